@@ -1,0 +1,271 @@
+# sana-streamd: every verb of the project. Plain GNU make; sources are found by directory,
+# so adding a file needs no edit here. `make help` lists the verbs.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VERSION := $(shell cat VERSION)
+PREFIX ?= /usr/local
+SECONDS ?= 60
+JOBS ?= $(shell nproc)
+
+# ---- variants: plain, SANITIZE=1 (gcc sanitizers), FUZZ=1 (clang and libFuzzer) ---------------
+
+ifeq ($(SANITIZE),1)
+BUILD ?= build/sanitize
+OPTIMISE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# gcc 12 sees uninitialised reads that are not there once the sanitizers rewrite the code.
+WARN = -Wall -Wextra -Werror -Wno-maybe-uninitialized
+else ifeq ($(FUZZ),1)
+BUILD ?= build/fuzz
+CC = clang
+CXX = clang++
+OPTIMISE = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
+# The warnings that count are gcc's.
+WARN = -w
+else
+BUILD ?= build
+OPTIMISE = -O3 -g
+WARN = -Wall -Wextra -Werror
+endif
+
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+ifeq ($(origin CXX),default)
+CXX = g++
+endif
+ifeq ($(origin AR),default)
+AR = ar
+endif
+
+# ---- flags ------------------------------------------------------------------------------------
+
+MODULES = openblas jansson sentencepiece nettle zlib \
+	libavformat libavcodec libavutil libswscale libavdevice
+TEST_MODULES = cmocka libpng
+DEMO_MODULES = cairo
+MODULE_FLAGS := $(patsubst -I%,-isystem%,$(shell pkg-config --cflags $(MODULES) $(TEST_MODULES) \
+	$(DEMO_MODULES) 2>/dev/null))
+MODULE_LIBS := $(shell pkg-config --libs $(MODULES) 2>/dev/null)
+TEST_LIBS := $(shell pkg-config --libs $(TEST_MODULES) 2>/dev/null)
+DEMO_LIBS := $(shell pkg-config --libs $(DEMO_MODULES) 2>/dev/null)
+
+# -ffp-contract=off: a*b+c rounds twice everywhere, so that results do not depend on the compiler.
+COMMON = $(WARN) $(OPTIMISE) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off \
+	-I. $(MODULE_FLAGS) -D_GNU_SOURCE -DSANA_VERSION=\"$(VERSION)\" -MMD -MP
+C_FLAGS = -std=c11 $(COMMON) $(CFLAGS)
+CXX_FLAGS = -std=c++17 $(COMMON) $(CXXFLAGS)
+AS_FLAGS = -I. -Wa,--noexecstack -MMD -MP
+# Extra flags for the CPU kernels alone, for instance CPU_FLAGS=-march=native.
+CPU_FLAGS ?=
+# --as-needed: programs without video files do not load libav.
+LIBS = -Wl,--as-needed $(MODULE_LIBS) -lpthread -lm -ldl
+
+# ---- sources ----------------------------------------------------------------------------------
+
+OBJ = $(BUILD)/obj
+objects = $(patsubst %,$(OBJ)/%.o,$(1))
+
+LIB = $(BUILD)/libsana.a
+LIB_OBJECTS = $(call objects,$(wildcard base/*.c kernels/cpu/*.c engine/*.c \
+	engine/checkpoint/*.c engine/*.cpp engine/*.S media/*.c))
+TOOL_OBJECTS = $(call objects,$(wildcard tools/common/*.c))
+TOOLS = $(patsubst tools/%.c,$(BUILD)/bin/%,$(wildcard tools/sana-*.c))
+
+# What scripts/demo needs beside the tools; not installed.
+DEMO_HELPER = $(BUILD)/demo-helper
+
+# tests/ROOM/NAME.c becomes $(BUILD)/tests/ROOM-NAME
+programs = $(patsubst tests/$(1)/%.c,$(BUILD)/tests/$(1)-%,$(wildcard tests/$(1)/*.c))
+TEST_OBJECTS = $(call objects,$(wildcard tests/common/*.c))
+GOLDEN_OBJECTS = $(call objects,$(wildcard tests/golden/*.c))
+UNIT = $(call programs,unit)
+OPS = $(call programs,ops)
+LONG = $(call programs,long)
+# What scripts make their inputs with; no tests by themselves.
+HELPERS = $(call programs,helpers)
+GOLDEN = $(if $(wildcard tests/golden/golden.c),$(BUILD)/tests/golden)
+FUZZERS = $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz-*.c))
+# libFuzzer brings its own main; elsewhere replay.c feeds the corpus files one by one.
+FUZZ_MAIN = $(if $(FUZZ),,$(OBJ)/tests/fuzz/replay.c.o)
+
+# What tests/run is given: programs, golden manifests and scripts.
+MANIFESTS = $(if $(GOLDEN),$(wildcard tests/golden/*.json))
+SCRIPTS = $(wildcard tests/scripts/*.sh)
+LARGE_SCRIPTS = $(wildcard tests/large/*.sh)
+
+# Groups run under the sanitizers, and single items left out there (unit-x, dit-a.json, x.sh).
+SANITIZE_TESTS ?= unit ops golden scripts fuzz
+SANITIZE_SKIP ?= arrows.sh
+SANITIZE_BUILD = $(BUILD)/sanitize
+sanitized = $(if $(filter $(1),$(SANITIZE_TESTS)),$(2))
+SANITIZE_ITEMS = $(filter-out $(addprefix %/,$(SANITIZE_SKIP)), \
+	$(patsubst $(BUILD)/%,$(SANITIZE_BUILD)/%, \
+	$(call sanitized,unit,$(UNIT)) $(call sanitized,ops,$(OPS)) \
+	$(call sanitized,fuzz,$(FUZZERS)) $(call sanitized,golden,$(MANIFESTS)) \
+	$(call sanitized,scripts,$(SCRIPTS))))
+
+# ---- build ------------------------------------------------------------------------------------
+
+.DEFAULT_GOAL := all
+.PHONY: all build tests short-tests deps check check-sanitize check-large vm-check bench soak \
+	fuzz fuzzers demo install deb lint clean help FORCE
+.DELETE_ON_ERROR:
+
+Q = $(if $(V),,@)
+# Sub-makes use every core unless the caller has chosen a number.
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+unsupported = @echo "make $@: unsupported in this version: $(1)" >&2; exit 2
+
+all: deps ## build the library and the tools (make alone does this)
+	@$(MAKE) $(PARALLEL) build
+
+build: $(LIB) $(TOOLS)
+
+tests: short-tests $(LONG) $(DEMO_HELPER) ## build every test program
+
+short-tests: $(UNIT) $(OPS) $(GOLDEN) $(FUZZERS) $(HELPERS)
+
+# Objects depend on the flags, the archive on the list of its members: both files are
+# rewritten only when their text changes.
+$(BUILD)/flags: TEXT = $(CC) $(CXX) $(C_FLAGS) $(CPU_FLAGS) $(CXXFLAGS) $(LDFLAGS)
+$(BUILD)/members: TEXT = $(LIB_OBJECTS)
+$(BUILD)/flags $(BUILD)/members: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(TEXT)' | cmp -s - $@ || printf '%s\n' '$(TEXT)' >$@
+
+$(OBJ)/kernels/cpu/%.c.o: C_FLAGS += $(CPU_FLAGS)
+
+$(OBJ)/%.c.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(C_FLAGS) -c $< -o $@
+
+$(OBJ)/%.cpp.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  CXX   $<"
+	$(Q)$(CXX) $(CXX_FLAGS) -c $< -o $@
+
+# .S files embed JSON by .incbin, which the compiler's dependency files do not see.
+$(OBJ)/%.S.o: %.S $(wildcard engine/shapes/*.json engine/shapes/*/*.json) $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  AS    $<"
+	$(Q)$(CC) $(AS_FLAGS) -c $< -o $@
+
+$(LIB): $(LIB_OBJECTS) $(BUILD)/members
+	@echo "  AR    $@"
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(LIB_OBJECTS)
+
+# The C++ driver links, because of the sentencepiece shim.
+LINK = $(CXX) $(OPTIMISE) -fopenmp $(LDFLAGS)
+
+define link
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(LIB) $(1) $(LIBS)
+endef
+
+$(BUILD)/bin/%: $(OBJ)/tools/%.c.o $(TOOL_OBJECTS) $(LIB)
+	$(call link)
+
+# tools/NAME/*.c belongs to sana-NAME alone.
+$(foreach tool,$(TOOLS),$(eval $(tool): \
+	$(call objects,$(wildcard tools/$(patsubst sana-%,%,$(notdir $(tool)))/*.c))))
+
+$(UNIT) $(OPS) $(LONG) $(HELPERS): $(TEST_OBJECTS) $(LIB)
+$(UNIT): $(BUILD)/tests/unit-%: $(OBJ)/tests/unit/%.c.o
+	$(call link,$(TEST_LIBS))
+$(OPS): $(BUILD)/tests/ops-%: $(OBJ)/tests/ops/%.c.o
+	$(call link,$(TEST_LIBS))
+$(LONG): $(BUILD)/tests/long-%: $(OBJ)/tests/long/%.c.o
+	$(call link,$(TEST_LIBS))
+$(HELPERS): $(BUILD)/tests/helpers-%: $(OBJ)/tests/helpers/%.c.o
+	$(call link,$(TEST_LIBS))
+
+$(DEMO_HELPER): $(call objects,$(wildcard tools/demo/*.c)) $(LIB)
+	$(call link,$(DEMO_LIBS))
+
+$(BUILD)/tests/golden: $(GOLDEN_OBJECTS) $(TEST_OBJECTS) $(LIB)
+	$(call link,$(TEST_LIBS))
+
+$(FUZZERS): private OPTIMISE += $(if $(FUZZ),-fsanitize=fuzzer)
+$(FUZZERS): $(BUILD)/tests/%: $(OBJ)/tests/fuzz/%.c.o $(FUZZ_MAIN) $(TEST_OBJECTS) $(LIB)
+	$(call link,$(TEST_LIBS))
+
+.SECONDARY:
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+
+# ---- verbs ------------------------------------------------------------------------------------
+
+deps: ## check for compilers and libraries; install what is missing (root or sudo)
+	@scripts/deps
+
+check: deps ## build and run every test that takes minutes, sanitizers included
+	@$(MAKE) $(PARALLEL) build tests
+	@$(MAKE) $(PARALLEL) SANITIZE=1 BUILD=$(SANITIZE_BUILD) build short-tests
+	@tests/run BUILD=$(BUILD) $(UNIT) $(OPS) $(FUZZERS) $(MANIFESTS) $(SCRIPTS) \
+		SANITIZE=1 BUILD=$(SANITIZE_BUILD) $(SANITIZE_ITEMS)
+
+check-sanitize: deps ## the sanitizers' part of check (SANITIZE_TESTS, SANITIZE_SKIP choose)
+	@$(MAKE) $(PARALLEL) SANITIZE=1 BUILD=$(SANITIZE_BUILD) build short-tests
+	@tests/run SANITIZE=1 BUILD=$(SANITIZE_BUILD) $(SANITIZE_ITEMS)
+
+check-large: deps ## tests that need many minutes or much memory
+	@$(MAKE) $(PARALLEL) build tests
+	@TEST_TIMEOUT=0 tests/run BUILD=$(BUILD) $(LONG) $(LARGE_SCRIPTS)
+
+soak: deps ## the long-* tests at full length
+	@$(MAKE) $(PARALLEL) build tests
+	@TEST_TIMEOUT=0 SANA_SOAK=1 tests/run BUILD=$(BUILD) $(LONG)
+
+vm-check:
+	$(call unsupported,there is no daemon to run in a virtual machine yet)
+
+ifneq ($(wildcard tools/sana-bench.c),)
+bench: all ## time the engine on the demo model
+	$(BUILD)/bin/sana-bench --model models/demo --chunks 10
+else
+bench:
+	$(call unsupported,there is no sana-bench yet)
+endif
+
+demo: all ## edit a clip by prompts, make a contact sheet (SOURCE=clip.mp4, SOURCE=/dev/video0)
+	@$(MAKE) $(PARALLEL) $(DEMO_HELPER)
+	@BUILD='$(BUILD)' SOURCE='$(SOURCE)' scripts/demo
+
+fuzz: ## run each fuzz target with clang for SECONDS=60
+	@scripts/deps fuzz
+	@$(MAKE) $(PARALLEL) FUZZ=1 BUILD=$(BUILD)/fuzz fuzzers
+	@scripts/fuzz $(BUILD)/fuzz $(SECONDS) $(notdir $(FUZZERS))
+
+fuzzers: $(FUZZERS)
+
+lint: ## formatting, arrows, cppcheck, shellcheck, file length
+	@scripts/lint
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+DEMO = $(SHARE)/sana-streamd/models/demo
+# $(call put,mode,files,directory): nothing where there are no files
+put = $(if $(strip $(2)),install -d $(3) && install -m $(1) $(2) $(3))
+
+install: all ## install to $(DESTDIR)$(PREFIX)
+	$(call put,755,$(TOOLS),$(DESTDIR)$(PREFIX)/bin)
+	$(call put,644,$(wildcard docs/*.1),$(SHARE)/man/man1)
+	$(call put,644,$(wildcard docs/*.5),$(SHARE)/man/man5)
+	$(call put,644,$(wildcard docs/*.7),$(SHARE)/man/man7)
+	$(call put,644,$(wildcard docs/*.8),$(SHARE)/man/man8)
+	$(call put,644,$(wildcard tools/completion/*),$(SHARE)/bash-completion/completions)
+	$(call put,644,README.md LICENSE $(wildcard docs/*.md),$(SHARE)/doc/sana-streamd)
+	$(call put,644,$(wildcard docs/model/*.md),$(SHARE)/doc/sana-streamd/model)
+	cd models/demo && find . -type f -exec install -D -m 644 {} $(abspath $(DEMO))/{} \;
+
+deb: all ## a Debian package, $(BUILD)/sana-streamd_VERSION_ARCH.deb
+	@scripts/deb $(BUILD) $(VERSION)
+
+clean: ## remove the build directory
+	rm -rf $(BUILD)
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
