@@ -1,0 +1,58 @@
+/*
+ * How the engine calls ops: one function that either runs them or, while planning, only records
+ * how much workspace they need.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+struct backend {
+	const struct kernel_backend *table;
+	struct kernel_device *device;
+};
+
+/* By name ("cpu"); an unknown one lists those there are. threads as in kernel_device_options. */
+int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error);
+void backend_close(struct backend *backend);
+
+/* NULL-terminated list of the back ends compiled in. */
+const struct kernel_backend *const *backend_list(void);
+
+/*
+ * One stage's view of a back end: a queue and a workspace, or planning mode in which `run` executes
+ * nothing and raises workspace.bytes to the most any op wanted. The first failure sticks in
+ * `status`, later calls but op_wait do nothing; check it once at the end of a pass. An op that the
+ * back end does not have fails while planning already.
+ */
+struct op_context {
+	const struct backend *backend;
+	struct kernel_queue *queue;
+	struct kernel_workspace workspace;
+	bool planning;
+	int status;
+	enum kernel_op failed; /* the op that set status */
+};
+
+void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspace *params);
+
+/* op(context, linear, &parameters): typed by name, so that a block cannot go to another op. */
+#define OP(context, name, ...)                                               \
+	do {                                                                 \
+		struct kernel_##name params_##name = __VA_ARGS__;            \
+		op_run(context, KERNEL_OP_##name, &params_##name.workspace); \
+	} while (0)
+
+/* Copies between device buffers on the context's queue; nothing while planning. */
+void op_copy(struct op_context *context, void *to, const void *from, size_t bytes);
+void op_upload(struct op_context *context, void *to, const void *host, size_t bytes);
+void op_download(struct op_context *context, void *host, const void *from, size_t bytes);
+void op_zero(struct op_context *context, void *to, size_t bytes);
+
+/* Until all that was enqueued is done, whatever failed before. Returns the status. */
+int op_wait(struct op_context *context);
+
+static inline size_t activation_bytes(const struct backend *backend)
+{
+	return kernel_dtype_bytes(backend->table->activation);
+}
