@@ -1,0 +1,21 @@
+/*
+ * Y'CbCr to R'G'B' at 8 bits, in 16.16 integers, rounded to nearest and clamped: exact for every
+ * code, legal or not. (libswscale 6 wraps where blue or red would exceed twice white.)
+ */
+#pragma once
+
+#include "media/picture.h"
+
+struct media_colour {
+	int32_t black; /* of luma: 16 or 0 */
+	int32_t y, r_v, g_u, g_v, b_u;
+};
+
+void media_colour_init(struct media_colour *colour, enum media_matrix matrix, bool full_range);
+
+/* One row: three planes of `count` samples to 3·count bytes. */
+void media_colour_run(const struct media_colour *colour, const uint8_t *y, const uint8_t *u,
+		      const uint8_t *v, uint8_t *rgb, int count);
+
+/* True for pixel formats (enum AVPixelFormat) that this is for: Y'CbCr and grey of any layout. */
+bool media_colour_is_ycbcr(int format);
