@@ -1,0 +1,345 @@
+/* sana-bench: a stream on moving pictures, timed stage by stage. */
+#include "base/util.h"
+#include "tools/bench/bench.h"
+
+#include <errno.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum { WARM_CHUNKS = 2 };
+
+/* Times of one stage, seconds. */
+struct samples {
+	double *value;
+	size_t count, capacity;
+};
+
+struct run {
+	const struct bench *bench;
+	struct sana_model *model;
+	struct sana_prompt *prompt;
+	struct sana_stream *stream;
+	uint8_t *in, *out;
+	int width, height;
+	struct samples stage[SANA_STAGE_COUNT];
+	struct samples chunk[SANA_STAGE_COUNT]; /* encode and decode, summed between cache passes */
+	double chunk_seconds[SANA_STAGE_COUNT];
+	double start, end; /* of the timed part */
+	uint64_t frames_in, frames_out;
+	bool timing;
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int samples_add(struct samples *s, double value)
+{
+	double *grown;
+
+	if (s->count == s->capacity) {
+		s->capacity = s->capacity ? 2 * s->capacity : 256;
+		grown = realloc(s->value, s->capacity * sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		s->value = grown;
+	}
+	s->value[s->count++] = value;
+	return 0;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Quantile q of the samples in milliseconds, 0 without any. Sorts them. */
+static double quantile_ms(struct samples *s, double q)
+{
+	if (!s->count)
+		return 0;
+	qsort(s->value, s->count, sizeof(*s->value), compare_doubles);
+	return 1e3 * s->value[(size_t)(q * (double)(s->count - 1) + 0.5)];
+}
+
+static double sum_seconds(const struct samples *s)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < s->count; i++)
+		sum += s->value[i];
+	return sum;
+}
+
+/* A smooth moving picture, so that nothing is constant. */
+static void picture_draw(struct run *run)
+{
+	const int t = (int)run->frames_in;
+
+	for (int y = 0; y < run->height; y++)
+		for (int x = 0; x < run->width; x++) {
+			uint8_t *p = run->in + 3 * ((size_t)y * run->width + x);
+
+			p[0] = (uint8_t)((x + 2 * t) & 255);
+			p[1] = (uint8_t)((y + t) & 255);
+			p[2] = (uint8_t)((x + y - 3 * t) & 255);
+		}
+}
+
+static int frames_drain(struct run *run, struct sana_error *error)
+{
+	struct sana_picture picture = { run->out, 3 * (size_t)run->width, run->width, run->height };
+	struct sana_frame_info info;
+	int r;
+
+	while ((r = sana_stream_pull(run->stream, &picture, &info, error)) > 0)
+		run->frames_out += run->timing;
+	return r;
+}
+
+/* A stage's time by itself and, for encode and decode, summed over a chunk. */
+static int stage_count(struct run *run, enum sana_stage stage, double seconds)
+{
+	static const enum sana_stage summed[] = { SANA_STAGE_ENCODE, SANA_STAGE_DECODE };
+	int r = samples_add(&run->stage[stage], seconds);
+
+	run->chunk_seconds[stage] += seconds;
+	for (size_t i = 0; stage == SANA_STAGE_CACHE && i < ARRAY_SIZE(summed) && r >= 0; i++) {
+		r = samples_add(&run->chunk[summed[i]], run->chunk_seconds[summed[i]]);
+		run->chunk_seconds[summed[i]] = 0;
+	}
+	return r;
+}
+
+static int stages_run(struct run *run, struct sana_error *error)
+{
+	enum sana_stage stage;
+	double before;
+	int r;
+
+	for (;;) {
+		before = now();
+		r = sana_stream_step(run->stream, &stage, error);
+		if (r <= 0)
+			return r;
+		if (run->timing && stage_count(run, stage, now() - before) < 0)
+			return -ENOMEM;
+		r = frames_drain(run, error);
+		if (r < 0)
+			return r;
+	}
+}
+
+/* Feeds frames until `chunks` more chunks came out whole: the next one's first stage has begun. */
+static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
+{
+	const struct sana_picture picture = { run->in, 3 * (size_t)run->width, run->width,
+					      run->height };
+	struct sana_statistics statistics;
+	int r;
+
+	for (;;) {
+		sana_stream_statistics(run->stream, &statistics);
+		if (statistics.chunks_dropped || statistics.failures)
+			return sana_error_set(
+				error, -EIO, "bench.dropped",
+				"A chunk was dropped: the model gives values that are not "
+				"finite; its times would mean nothing.");
+		if ((int64_t)statistics.stage_count[SANA_STAGE_CACHE] >= chunks)
+			return 0;
+		picture_draw(run);
+		r = sana_stream_push(run->stream, &picture, (int64_t)run->frames_in + 1, error);
+		if (r < 0)
+			return r;
+		run->frames_in += (uint64_t)r;
+		r = stages_run(run, error);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int prompt_make(struct run *run, struct sana_error *error)
+{
+	const struct model_config *config = sana_model_config(run->model);
+	const char *text = run->bench->prompt;
+	_cleanup_(freep) float *rows = NULL;
+	const size_t count = (size_t)config->dit.max_tokens * (size_t)config->dit.caption_channels;
+
+	if (!text && config->stream.prompts)
+		text = config->stream.prompt[0].prompt;
+	if (!run->bench->model.shape)
+		return sana_prompt_create(run->model, text ? text : "keep it as it is",
+					  &run->prompt, error);
+	/* A shape has no text encoder: a full caption of made-up rows costs the same. */
+	rows = malloc(count * sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		rows[i] = (float)((i * 2654435761u) % 65536) / 32768.0f - 1.0f;
+	return sana_prompt_from_features(run->model, rows, config->dit.max_tokens, &run->prompt,
+					 error);
+}
+
+static int run_open(struct run *run, struct sana_error *error)
+{
+	const struct model_config *config;
+	uint64_t ticket;
+	int r;
+
+	r = sana_model_open(&run->bench->model, &run->model, error);
+	if (r < 0)
+		return r;
+	config = sana_model_config(run->model);
+	run->width = run->bench->stream.width ? run->bench->stream.width : config->stream.width;
+	run->height = run->bench->stream.height ? run->bench->stream.height : config->stream.height;
+	run->in = malloc((size_t)run->width * (size_t)run->height * 3);
+	run->out = malloc((size_t)run->width * (size_t)run->height * 3);
+	if (!run->in || !run->out)
+		return -ENOMEM;
+	r = sana_stream_open(run->model, &run->bench->stream, &run->stream, error);
+	if (r >= 0)
+		r = prompt_make(run, error);
+	if (r >= 0)
+		r = sana_stream_set_prompt(run->stream, run->prompt, SANA_SWITCH_INVALID, &ticket,
+					   error);
+	return r;
+}
+
+static size_t peak_memory(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss * 1024 : 0;
+}
+
+struct figures {
+	double seconds, fps, fps_dit, gemm_gflops, share_of_peak, flops;
+	double encode[2], pass[2], decode[2], cache[2]; /* median, p99 in milliseconds */
+	struct sana_plan plan;
+	char digest[BENCH_DIGEST_BYTES];
+};
+
+static void pair(struct samples *s, double to[2])
+{
+	to[0] = quantile_ms(s, 0.5);
+	to[1] = quantile_ms(s, 0.99);
+}
+
+static int figures_make(struct run *run, struct figures *f, struct sana_error *error)
+{
+	struct samples *stage = run->stage;
+	const double frames = (double)run->frames_out;
+	const double dit =
+		sum_seconds(&stage[SANA_STAGE_DENOISE]) + sum_seconds(&stage[SANA_STAGE_CACHE]);
+	int r;
+
+	r = sana_plan(&run->bench->model, &run->bench->stream, true, &f->plan, error);
+	if (r < 0)
+		return r;
+	f->seconds = run->end - run->start;
+	f->fps = frames / f->seconds;
+	f->fps_dit = dit > 0 ? frames / dit : 0;
+	f->flops = run->bench->chunks * (f->plan.passes * f->plan.dit_pass_flops +
+					 f->plan.encode_flops + f->plan.decode_flops);
+	f->share_of_peak = f->flops / f->seconds / (f->gemm_gflops * 1e9);
+	r = bench_model_digest(&run->bench->model, f->digest, error);
+	if (r < 0)
+		return r;
+	pair(&run->chunk[SANA_STAGE_ENCODE], f->encode);
+	pair(&stage[SANA_STAGE_DENOISE], f->pass);
+	pair(&run->chunk[SANA_STAGE_DECODE], f->decode);
+	pair(&stage[SANA_STAGE_CACHE], f->cache);
+	return 0;
+}
+
+static int figures_json(const struct run *run, const struct figures *f)
+{
+	return bench_print_json(json_pack(
+		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
+		"s:f, s:f, s:f}",
+		"model", f->plan.name, "model_digest", f->digest, "decoder_origin",
+		sana_model_decoder_origin(run->model), "backend", f->plan.backend, "width",
+		run->width, "height", run->height, "chunks", run->bench->chunks, "frames",
+		(json_int_t)run->frames_out, "seconds", f->seconds, "fps_end_to_end", f->fps,
+		"fps_dit", f->fps_dit, "ms_encode_chunk", f->encode[0], f->encode[1], "ms_dit_pass",
+		f->pass[0], f->pass[1], "ms_decode_chunk", f->decode[0], f->decode[1],
+		"ms_cache_pass", f->cache[0], f->cache[1], "peak_memory_bytes",
+		(json_int_t)peak_memory(), "stream_bytes", (json_int_t)f->plan.stream_bytes,
+		"gemm_peak_gflops", f->gemm_gflops, "gflop_per_second", f->flops / f->seconds / 1e9,
+		"flops_share_of_peak", f->share_of_peak));
+}
+
+static int figures_print(const struct run *run, const struct figures *f)
+{
+	(void)printf("%s at %dx%d, back end %s, %d chunks after %d of warm-up\n\n", f->plan.name,
+		     run->width, run->height, f->plan.backend, run->bench->chunks, WARM_CHUNKS);
+	(void)printf("  frames a second, end to end  %10.2f  (%llu frames in %.2f s)\n", f->fps,
+		     (unsigned long long)run->frames_out, f->seconds);
+	(void)printf("  frames a second, DiT alone   %10.2f\n", f->fps_dit);
+	(void)printf("  milliseconds, median and p99\n"
+		     "    encode a chunk             %10.2f %10.2f\n"
+		     "    DiT pass                   %10.2f %10.2f\n"
+		     "    cache pass                 %10.2f %10.2f\n"
+		     "    decode a chunk             %10.2f %10.2f\n",
+		     f->encode[0], f->encode[1], f->pass[0], f->pass[1], f->cache[0], f->cache[1],
+		     f->decode[0], f->decode[1]);
+	(void)printf("  peak memory                  %10.1f MiB\n",
+		     (double)peak_memory() / 1048576);
+	(void)printf("  matrix product 2048^3, best  %10.1f GFLOP/s\n", f->gemm_gflops);
+	(void)printf("  model                        %10.1f GFLOP/s, %.3f of that\n",
+		     f->flops / f->seconds / 1e9, f->share_of_peak);
+	(void)printf("  closed formulas, GFLOP a chunk: encode %.2f, DiT %d x %.2f, decode %.2f\n",
+		     f->plan.encode_flops / 1e9, f->plan.passes, f->plan.dit_pass_flops / 1e9,
+		     f->plan.decode_flops / 1e9);
+	(void)printf("  model digest                 %s\n", f->digest);
+	return fflush(stdout) == EOF ? -EIO : 0;
+}
+
+static int measure(struct run *run, struct sana_error *error)
+{
+	_cleanup_(freep) struct figures *figures = calloc(1, sizeof(*figures));
+	int r;
+
+	if (!figures)
+		return -ENOMEM;
+	r = run_open(run, error);
+	if (r >= 0)
+		r = bench_gemm_peak(run->bench->model.backend, run->bench->model.threads,
+				    &figures->gemm_gflops, error);
+	if (r >= 0)
+		r = chunks_run(run, WARM_CHUNKS, error);
+	run->timing = true;
+	run->start = now();
+	if (r >= 0)
+		r = chunks_run(run, WARM_CHUNKS + run->bench->chunks, error);
+	run->end = now();
+	if (r >= 0)
+		r = figures_make(run, figures, error);
+	if (r < 0)
+		return r;
+	return run->bench->json ? figures_json(run, figures) : figures_print(run, figures);
+}
+
+int bench_run(const struct bench *bench, struct sana_error *error)
+{
+	struct run run = { .bench = bench };
+	int r;
+
+	r = measure(&run, error);
+	(void)sana_stream_close(run.stream);
+	(void)sana_prompt_unref(run.prompt);
+	(void)sana_model_unref(run.model);
+	for (int i = 0; i < SANA_STAGE_COUNT; i++) {
+		free(run.stage[i].value);
+		free(run.chunk[i].value);
+	}
+	free(run.in);
+	free(run.out);
+	return r;
+}

@@ -1,0 +1,207 @@
+/*
+ * sana-bench: what a model takes and how fast it runs here.
+ *
+ * Data goes to stdout (a table, or JSON with --json), words to stderr.
+ */
+#include "base/util.h"
+#include "tools/bench/bench.h"
+#include "tools/common/arguments.h"
+#include "tools/common/threads.h"
+
+#include <errno.h>
+#include <getopt.h>
+
+static const char usage[] =
+	"Usage: sana-bench [--plan] (--model DIR | --shape 2b|demo) [OPTION]…\n"
+	"\n"
+	"Measures the speed of a model on this machine, or prints what it would take.\n"
+	"\n"
+	"  --model DIR             model directory\n"
+	"  --shape NAME            a configuration (2b, demo) without its weights\n"
+	"  --weights synthetic:N   seed of the generated weights of a shape (default synthetic:0)\n"
+	"  --plan                  print memory and cost, open no weights\n"
+	"  --size WxH              picture size (default: the model's)\n"
+	"  --first-chunk N         latents of the first chunk (default: the model's)\n"
+	"  --chunks N              chunks to time after two of warm-up (default 10)\n"
+	"  --threads N             worker threads (default: one per core)\n"
+	"  --backend NAME          back end (default cpu)\n"
+	"  --weights-mode MODE     auto, mapped or widened (default auto)\n"
+	"  --prompt TEXT           prompt to run with (default: the model's first example)\n"
+	"  --storage TYPE          state table of --plan in bf16 (default) or f32\n"
+	"  --json                  one JSON object on stdout\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit status: 0 done, 1 failed, 2 wrong usage, 3 the plan does not fit this machine.\n";
+
+enum {
+	OPT_MODEL = 256,
+	OPT_SHAPE,
+	OPT_WEIGHTS,
+	OPT_PLAN,
+	OPT_SIZE,
+	OPT_FIRST,
+	OPT_CHUNKS,
+	OPT_THREADS,
+	OPT_BACKEND,
+	OPT_MODE,
+	OPT_PROMPT,
+	OPT_STORAGE,
+	OPT_JSON,
+	OPT_HELP,
+	OPT_VERSION
+};
+
+static const struct option long_options[] = {
+	{ "model", required_argument, NULL, OPT_MODEL },
+	{ "shape", required_argument, NULL, OPT_SHAPE },
+	{ "weights", required_argument, NULL, OPT_WEIGHTS },
+	{ "plan", no_argument, NULL, OPT_PLAN },
+	{ "size", required_argument, NULL, OPT_SIZE },
+	{ "first-chunk", required_argument, NULL, OPT_FIRST },
+	{ "chunks", required_argument, NULL, OPT_CHUNKS },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "backend", required_argument, NULL, OPT_BACKEND },
+	{ "weights-mode", required_argument, NULL, OPT_MODE },
+	{ "prompt", required_argument, NULL, OPT_PROMPT },
+	{ "storage", required_argument, NULL, OPT_STORAGE },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ NULL, 0, NULL, 0 },
+};
+
+static int wrong(const char *what, const char *value)
+{
+	(void)fprintf(stderr, "sana-bench: %s: \"%s\"; see sana-bench --help.\n", what, value);
+	return -EINVAL;
+}
+
+static int size_parse(const char *text, int *ret_width, int *ret_height)
+{
+	int used = 0;
+
+	if (sscanf(text, "%5dx%5d%n", ret_width, ret_height, &used) != 2 || text[used] ||
+	    *ret_width < 1 || *ret_height < 1)
+		return wrong("a size is written WIDTHxHEIGHT, such as 1280x704, not", text);
+	return 0;
+}
+
+static int seed_parse(const char *text, uint64_t *ret)
+{
+	static const char prefix[] = "synthetic:";
+	char *end;
+
+	if (strncmp(text, prefix, sizeof(prefix) - 1) != 0 || !text[sizeof(prefix) - 1] ||
+	    text[sizeof(prefix) - 1] == '-')
+		return wrong("weights are written synthetic:SEED, not", text);
+	errno = 0;
+	*ret = strtoull(text + sizeof(prefix) - 1, &end, 10);
+	return errno || *end ? wrong("weights are written synthetic:SEED, not", text) : 0;
+}
+
+static int mode_parse(const char *text, enum sana_weights_mode *ret)
+{
+	static const char *const names[] = {
+		[SANA_WEIGHTS_AUTO] = "auto",
+		[SANA_WEIGHTS_MAPPED] = "mapped",
+		[SANA_WEIGHTS_WIDENED] = "widened",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(names[i], text) == 0) {
+			*ret = (enum sana_weights_mode)i;
+			return 0;
+		}
+	return wrong("weights-mode is auto, mapped or widened, not", text);
+}
+
+static int storage_parse(const char *text, bool *ret_bf16)
+{
+	*ret_bf16 = strcmp(text, "bf16") == 0;
+	return *ret_bf16 || strcmp(text, "f32") == 0 ? 0 :
+						       wrong("storage is bf16 or f32, not", text);
+}
+
+/* 0: go on; 1: answered (help, version); negative: wrong. */
+static int option_take(struct bench *bench, int option, const char *value)
+{
+	switch (option) {
+	case OPT_MODEL:
+		bench->model.directory = value;
+		return 0;
+	case OPT_SHAPE:
+		bench->model.shape = value;
+		return 0;
+	case OPT_WEIGHTS:
+		return seed_parse(value, &bench->model.synthetic_seed);
+	case OPT_PLAN:
+		bench->plan_only = true;
+		return 0;
+	case OPT_SIZE:
+		return size_parse(value, &bench->stream.width, &bench->stream.height);
+	case OPT_FIRST:
+		if (argument_integer(value, 1, MODEL_MAX_CHUNK_LATENTS,
+				     &bench->stream.first_chunk_latents) < 0)
+			return wrong("first-chunk is a small number of latents, not", value);
+		return 0;
+	case OPT_CHUNKS:
+		if (argument_integer(value, 1, 1000000, &bench->chunks) < 0)
+			return wrong("chunks is a number from 1 to 1000000, not", value);
+		return 0;
+	case OPT_THREADS:
+		if (argument_integer(value, 1, 256, &bench->model.threads) < 0)
+			return wrong("threads is a number from 1 to 256, not", value);
+		return 0;
+	case OPT_BACKEND:
+		bench->model.backend = value;
+		return 0;
+	case OPT_MODE:
+		return mode_parse(value, &bench->model.weights);
+	case OPT_PROMPT:
+		bench->prompt = value;
+		return 0;
+	case OPT_STORAGE:
+		return storage_parse(value, &bench->state_bf16);
+	case OPT_JSON:
+		bench->json = true;
+		return 0;
+	case OPT_HELP:
+		(void)fputs(usage, stdout);
+		return 1;
+	case OPT_VERSION:
+		(void)printf("sana-bench %s\n", sana_version());
+		return 1;
+	}
+	return -EINVAL; /* getopt has said what was wrong */
+}
+
+int main(int count, char **arguments)
+{
+	struct bench bench = { .chunks = 10, .state_bf16 = true };
+	struct sana_error error = { 0 };
+	int option, r = 0;
+
+	tool_threads_sleep(arguments);
+	sana_stream_options_init(&bench.stream);
+	while (r == 0 && (option = getopt_long(count, arguments, "", long_options, NULL)) != -1)
+		r = option_take(&bench, option, optarg);
+	if (r > 0)
+		return 0;
+	if (r == 0 && optind < count)
+		r = wrong("unexpected argument", arguments[optind]);
+	if (r == 0 && !bench.model.directory && !bench.model.shape) {
+		(void)fputs(
+			"sana-bench: give --model DIR or --shape NAME; see sana-bench --help.\n",
+			stderr);
+		r = -EINVAL;
+	}
+	if (r < 0)
+		return 2;
+	r = bench.plan_only ? bench_plan(&bench, &error) : bench_run(&bench, &error);
+	if (r < 0)
+		(void)fprintf(stderr, "sana-bench: %s\n",
+			      error.text[0] ? error.text : strerror(-r));
+	if (r == -ENOSPC)
+		return 3;
+	return r < 0 ? 1 : 0;
+}
