@@ -1,0 +1,77 @@
+/* Errors: code, name, one sentence, cut with an ellipsis. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "base/error.h"
+
+static void set_fills_everything(void **state)
+{
+	struct sana_error error;
+
+	(void)state;
+	assert_int_equal(sana_error_set(&error, -EINVAL, "a.b", "%d things are wrong.", 3),
+			 -EINVAL);
+	assert_int_equal(error.code, -EINVAL);
+	assert_string_equal(error.name, "a.b");
+	assert_string_equal(error.text, "3 things are wrong.");
+}
+
+static void none_is_accepted(void **state)
+{
+	(void)state;
+	assert_int_equal(sana_error_set(NULL, -ENOENT, "a.b", "text"), -ENOENT);
+	assert_int_equal(sana_error_prefix(NULL, "prefix"), 0);
+	sana_error_clear(NULL);
+}
+
+static void long_texts_end_in_an_ellipsis(void **state)
+{
+	char text[2 * SANA_ERROR_TEXT_BYTES];
+	struct sana_error error;
+
+	(void)state;
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	(void)sana_error_set(&error, -EINVAL, "a.b", "%s", text);
+	assert_int_equal(strlen(error.text), SANA_ERROR_TEXT_BYTES - 1);
+	assert_string_equal(error.text + strlen(error.text) - 3, "…");
+
+	text[SANA_ERROR_TEXT_BYTES - 1] = '\0';
+	(void)sana_error_set(&error, -EINVAL, "a.b", "%s", text);
+	assert_string_equal(error.text, text);
+	(void)sana_error_prefix(&error, "file");
+	assert_memory_equal(error.text, "file: xxx", 9);
+	assert_string_equal(error.text + strlen(error.text) - 3, "…");
+}
+
+static void prefix_keeps_code_and_name(void **state)
+{
+	struct sana_error error;
+
+	(void)state;
+	(void)sana_error_set(&error, -EIO, "a.b", "It broke.");
+	assert_int_equal(sana_error_prefix(&error, "%s %d", "part", 2), -EIO);
+	assert_string_equal(error.text, "part 2: It broke.");
+	assert_string_equal(error.name, "a.b");
+	sana_error_clear(&error);
+	assert_int_equal(error.code, 0);
+	assert_string_equal(error.text, "");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(set_fills_everything),
+		cmocka_unit_test(none_is_accepted),
+		cmocka_unit_test(long_texts_end_in_an_ellipsis),
+		cmocka_unit_test(prefix_keeps_code_and_name),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
