@@ -16,13 +16,13 @@ engine/                engine/ kernels/kernels.h base/
 engine/checkpoint/     engine/checkpoint/ base/
 media/                 media/ base/
 conf/                  conf/ base/
-dbus/                  dbus/ daemon/stream.h
+dbus/                  dbus/ daemon/stream.h base/
 daemon/                daemon/ base/
 daemon/source_         daemon/source_ media/ base/
 daemon/sink_           daemon/sink_ media/ base/
 daemon/hotplug         daemon/hotplug media/ base/
-daemon/pipeline        daemon/pipeline media/source.h media/sink.h engine/sana.h
-daemon/stream          daemon/stream daemon/pipeline media/source.h media/sink.h engine/sana.h
+daemon/pipeline        daemon/pipeline daemon/pacer media/source.h media/sink.h engine/sana.h base/
+daemon/stream          daemon/stream daemon/pipeline daemon/guard media/source.h media/sink.h engine/sana.h base/
 daemon/main            daemon/ dbus/ conf/ media/ engine/sana.h base/
 tools/                 tools/ engine/sana.h engine/checkpoint/ media/ dbus/ base/
 tools/sana-import.c    tools/ engine/sana.h engine/model_config.h engine/model_keys.h engine/tokenizer.h engine/checkpoint/ base/
