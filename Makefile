@@ -42,12 +42,13 @@ endif
 # ---- flags ------------------------------------------------------------------------------------
 
 MODULES = openblas jansson sentencepiece nettle zlib \
-	libavformat libavcodec libavutil libswscale libavdevice
+	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev
 TEST_MODULES = cmocka libpng
 DEMO_MODULES = cairo
 MODULE_FLAGS := $(patsubst -I%,-isystem%,$(shell pkg-config --cflags $(MODULES) $(TEST_MODULES) \
 	$(DEMO_MODULES) 2>/dev/null))
-MODULE_LIBS := $(shell pkg-config --libs $(MODULES) 2>/dev/null)
+# libyuv has no pkg-config file on Debian 12.
+MODULE_LIBS := $(shell pkg-config --libs $(MODULES) 2>/dev/null) -lyuv
 TEST_LIBS := $(shell pkg-config --libs $(TEST_MODULES) 2>/dev/null)
 DEMO_LIBS := $(shell pkg-config --libs $(DEMO_MODULES) 2>/dev/null)
 

@@ -5,6 +5,7 @@
 #include "media/colour.h"
 #include "media/resample.h"
 #include "media/scaler.h"
+#include "media/unpack.h"
 
 #include <errno.h>
 #include <libavutil/mem.h>
@@ -17,7 +18,9 @@ struct media_convert {
 	bool antialias;
 	/* What the rest is made for: the last picture's shape. */
 	struct media_picture shape;
-	struct SwsContext *scaler; /* NULL: the picture is RGB already */
+	bool is_live; /* what `unpack` is for */
+	struct media_unpack unpack;
+	struct SwsContext *scaler; /* NULL: the picture is RGB already, or live */
 	uint8_t *ycbcr;		   /* stored size, three planes; NULL: libswscale gives RGB */
 	size_t ycbcr_row_bytes;
 	struct media_colour colour;
@@ -48,6 +51,8 @@ static void shape_clear(struct media_convert *c)
 {
 	sws_freeContext(c->scaler);
 	c->scaler = NULL;
+	media_unpack_finish(&c->unpack);
+	c->is_live = false;
 	av_freep(&c->ycbcr);
 	av_freep(&c->rgb);
 	av_freep(&c->turned);
@@ -91,6 +96,18 @@ static int rows_allocate(size_t bytes, int rows, uint8_t **ret, size_t *ret_row_
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* The colour of cameras: no libswscale. */
+static int live_open(struct media_convert *c, const struct media_picture *p)
+{
+	int r = media_unpack_init(&c->unpack, p);
+
+	if (r == 0)
+		r = rows_allocate(3 * (size_t)p->width, p->height, &c->rgb, &c->rgb_row_bytes);
+	media_colour_init(&c->colour, p->matrix, p->full_range);
+	c->is_live = true;
+	return r;
+}
+
 /* libswscale gets chroma to every pixel, or RGB out of what is no Y'CbCr; the matrix is ours. */
 static int scaler_open(struct media_convert *c, const struct media_picture *p)
 {
@@ -108,6 +125,8 @@ static int scaler_open(struct media_convert *c, const struct media_picture *p)
 
 	if (p->format == AV_PIX_FMT_RGB24 && p->row_bytes[0] > 0)
 		return 0;
+	if (media_unpack_knows(p))
+		return live_open(c, p);
 	r = media_scaler_create(&wish, &c->scaler);
 	if (r == 0)
 		r = rows_allocate(3 * (size_t)p->width, p->height, &c->rgb, &c->rgb_row_bytes);
@@ -124,6 +143,10 @@ static void rgb_make(struct media_convert *c, const struct media_picture *p)
 	const size_t plane = c->ycbcr_row_bytes * (size_t)p->height;
 	const int row_bytes = (int)c->ycbcr_row_bytes;
 
+	if (c->is_live) {
+		media_unpack_run(&c->unpack, &c->colour, p, 0, p->height, c->rgb, c->rgb_row_bytes);
+		return;
+	}
 	if (!c->ycbcr) {
 		(void)sws_scale(c->scaler, p->plane, p->row_bytes, 0, p->height,
 				(uint8_t *[]){ c->rgb }, (int[]){ (int)c->rgb_row_bytes });
@@ -219,15 +242,21 @@ int media_convert_run(struct media_convert *convert, const struct media_picture 
 	if (r < 0)
 		return r;
 	if (!c->shape.width || !shape_is_same(&c->shape, picture) ||
-	    (!c->scaler && picture->row_bytes[0] < 0)) {
+	    (!c->scaler && !c->is_live && picture->row_bytes[0] < 0)) {
 		r = shape_set(c, picture);
 		if (r < 0) {
 			shape_clear(c);
 			return shape_fail(picture, r, error);
 		}
 	}
+	/* A camera of the target's width is written where it belongs, but for what is cropped. */
+	if (c->is_live && !c->turned && c->resampler.copy && picture->width == c->width) {
+		media_unpack_run(&c->unpack, &c->colour, picture, c->resampler.y0, c->height, rgb,
+				 row_bytes);
+		return 0;
+	}
 	from_row_bytes = (size_t)picture->row_bytes[0];
-	if (c->scaler) {
+	if (c->scaler || c->is_live) {
 		rgb_make(c, picture);
 		from = c->rgb;
 		from_row_bytes = c->rgb_row_bytes;

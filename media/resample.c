@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 /* Two taps at the clamped position: exactly the reference's bilinear. */
 static void taps_bilinear(int in, double scale, int d, int *ret_first, float *weight)
@@ -88,8 +89,10 @@ int media_resampler_init(struct media_resampler *resampler, int width, int heigh
 	if (r == 0) {
 		s->row_first = s->x.first[0];
 		s->row_count = s->x.first[target_width - 1] + s->x.taps - s->row_first;
-		s->row = malloc((size_t)s->row_count * 3 * sizeof(*s->row));
-		r = s->row ? 0 : -ENOMEM;
+		/* One float more: the last pixel is read as four. */
+		s->row = calloc((size_t)s->row_count * 3 + 4, sizeof(*s->row));
+		s->line = calloc((size_t)target_width * 3 + 1, sizeof(*s->line));
+		r = s->row && s->line ? 0 : -ENOMEM;
 	}
 	if (r < 0)
 		media_resampler_finish(s);
@@ -101,6 +104,7 @@ void media_resampler_finish(struct media_resampler *resampler)
 	axis_finish(&resampler->x);
 	axis_finish(&resampler->y);
 	free(resampler->row);
+	free(resampler->line);
 	*resampler = (struct media_resampler){ 0 };
 }
 
@@ -111,6 +115,15 @@ static void rows_sum(const struct media_resampler *s, int y, const uint8_t *from
 	const size_t count = (size_t)s->row_count * 3;
 	float *to = s->row;
 
+	if (s->y.taps == 2) {
+		const uint8_t *a =
+			from + row_bytes * (size_t)s->y.first[y] + 3 * (size_t)s->row_first;
+
+		/* The same sums in one pass; a weight of 0 adds exactly 0. */
+		for (size_t i = 0; i < count; i++)
+			to[i] = weight[0] * a[i] + weight[1] * a[row_bytes + i];
+		return;
+	}
 	memset(to, 0, count * sizeof(*to));
 	for (int k = 0; k < s->y.taps; k++) {
 		const uint8_t *row =
@@ -123,19 +136,34 @@ static void rows_sum(const struct media_resampler *s, int y, const uint8_t *from
 	}
 }
 
-static void columns_sum(const struct media_resampler *s, uint8_t *to)
+/*
+ * Four lanes fit a vector register. The last lane belongs to the next pixel, which overwrites it.
+ * Two taps are most of the work when a small camera is enlarged.
+ */
+static void pixels_sum(const struct media_axis *axis, const float *restrict row, int row_first,
+		       float *restrict line)
 {
-	for (int x = 0; x < s->width; x++) {
-		const float *weight = s->x.weight + (size_t)x * (size_t)s->x.taps;
-		const float *from = s->row + 3 * (size_t)(s->x.first[x] - s->row_first);
-		float sum[3] = { 0.5f, 0.5f, 0.5f };
+	for (int x = 0; x < axis->outputs; x++, line += 3) {
+		const float *restrict weight = axis->weight + (size_t)x * (size_t)axis->taps;
+		const float *restrict from = row + 3 * (size_t)(axis->first[x] - row_first);
+		float sum[4] = { 0.5f, 0.5f, 0.5f, 0.5f };
 
-		for (int k = 0; k < s->x.taps; k++, from += 3)
-			for (int c = 0; c < 3; c++)
+		if (axis->taps == 2) {
+			for (int c = 0; c < 4; c++)
+				line[c] = sum[c] + weight[0] * from[c] + weight[1] * from[3 + c];
+			continue;
+		}
+		for (int k = 0; k < axis->taps; k++, from += 3)
+			for (int c = 0; c < 4; c++)
 				sum[c] += weight[k] * from[c];
-		for (int c = 0; c < 3; c++)
-			to[3 * x + c] = (uint8_t)MIN_OF(sum[c], 255.0f);
+		memcpy(line, sum, sizeof(sum));
 	}
+}
+
+static void line_round(const float *restrict line, uint8_t *restrict to, int count)
+{
+	for (int i = 0; i < count; i++)
+		to[i] = (uint8_t)(int)MIN_OF(line[i], 255.0f);
 }
 
 void media_resampler_run(struct media_resampler *resampler, const uint8_t *from,
@@ -151,6 +179,7 @@ void media_resampler_run(struct media_resampler *resampler, const uint8_t *from,
 			continue;
 		}
 		rows_sum(s, y, from, from_row_bytes);
-		columns_sum(s, to + to_row_bytes * (size_t)y);
+		pixels_sum(&s->x, s->row, s->row_first, s->line);
+		line_round(s->line, to + to_row_bytes * (size_t)y, 3 * s->width);
 	}
 }

@@ -23,6 +23,7 @@ struct media_resampler {
 	int x0, y0;
 	float *row;		  /* one row of input width after the vertical sum */
 	int row_first, row_count; /* input columns it holds */
+	float *line;		  /* one row of the target before it is rounded */
 };
 
 /* From width x height through `fit` to the target. −ENOMEM. */
