@@ -42,8 +42,9 @@ endif
 # ---- flags ------------------------------------------------------------------------------------
 
 MODULES = openblas jansson sentencepiece nettle zlib \
-	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev
-TEST_MODULES = cmocka libpng
+	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev \
+	libsystemd libconfig libpng
+TEST_MODULES = cmocka
 DEMO_MODULES = cairo
 MODULE_FLAGS := $(patsubst -I%,-isystem%,$(shell pkg-config --cflags $(MODULES) $(TEST_MODULES) \
 	$(DEMO_MODULES) 2>/dev/null))
@@ -71,6 +72,11 @@ objects = $(patsubst %,$(OBJ)/%.o,$(1))
 LIB = $(BUILD)/libsana.a
 LIB_OBJECTS = $(call objects,$(wildcard base/*.c kernels/cpu/*.c engine/*.c \
 	engine/checkpoint/*.c engine/*.cpp engine/*.S media/*.c))
+# The rooms of the daemon, for the daemon itself, for sana-ctl and for tests.
+DAEMON_LIB = $(BUILD)/libsana-daemon.a
+DAEMON_OBJECTS = $(call objects,$(filter-out daemon/main.c, \
+	$(wildcard daemon/*.c dbus/*.c conf/*.c)))
+DAEMON = $(if $(wildcard daemon/main.c),$(BUILD)/bin/sana-streamd)
 TOOL_OBJECTS = $(call objects,$(wildcard tools/common/*.c))
 TOOLS = $(patsubst tools/%.c,$(BUILD)/bin/%,$(wildcard tools/sana-*.c))
 
@@ -122,7 +128,7 @@ unsupported = @echo "make $@: unsupported in this version: $(1)" >&2; exit 2
 all: deps ## build the library and the tools (make alone does this)
 	@$(MAKE) $(PARALLEL) build
 
-build: $(LIB) $(TOOLS)
+build: $(LIB) $(DAEMON_LIB) $(TOOLS) $(DAEMON)
 
 tests: short-tests $(LONG) $(DEMO_HELPER) ## build every test program
 
@@ -131,7 +137,7 @@ short-tests: $(UNIT) $(OPS) $(GOLDEN) $(FUZZERS) $(HELPERS)
 # Objects depend on the flags, the archive on the list of its members: both files are
 # rewritten only when their text changes.
 $(BUILD)/flags: TEXT = $(CC) $(CXX) $(C_FLAGS) $(CPU_FLAGS) $(CXXFLAGS) $(LDFLAGS)
-$(BUILD)/members: TEXT = $(LIB_OBJECTS)
+$(BUILD)/members: TEXT = $(LIB_OBJECTS) $(DAEMON_OBJECTS)
 $(BUILD)/flags $(BUILD)/members: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(TEXT)' | cmp -s - $@ || printf '%s\n' '$(TEXT)' >$@
@@ -159,23 +165,31 @@ $(LIB): $(LIB_OBJECTS) $(BUILD)/members
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(LIB_OBJECTS)
 
+$(DAEMON_LIB): $(DAEMON_OBJECTS) $(BUILD)/members
+	@echo "  AR    $@"
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(DAEMON_OBJECTS)
+
 # The C++ driver links, because of the sentencepiece shim.
 LINK = $(CXX) $(OPTIMISE) -fopenmp $(LDFLAGS)
 
 define link
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(LIB) $(1) $(LIBS)
+	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(DAEMON_LIB) $(LIB) $(1) $(LIBS)
 endef
 
-$(BUILD)/bin/%: $(OBJ)/tools/%.c.o $(TOOL_OBJECTS) $(LIB)
+$(TOOLS): $(BUILD)/bin/%: $(OBJ)/tools/%.c.o $(TOOL_OBJECTS) $(DAEMON_LIB) $(LIB)
+	$(call link)
+
+$(DAEMON): $(OBJ)/daemon/main.c.o $(TOOL_OBJECTS) $(DAEMON_LIB) $(LIB)
 	$(call link)
 
 # tools/NAME/*.c belongs to sana-NAME alone.
 $(foreach tool,$(TOOLS),$(eval $(tool): \
 	$(call objects,$(wildcard tools/$(patsubst sana-%,%,$(notdir $(tool)))/*.c))))
 
-$(UNIT) $(OPS) $(LONG) $(HELPERS): $(TEST_OBJECTS) $(LIB)
+$(UNIT) $(OPS) $(LONG) $(HELPERS): $(TEST_OBJECTS) $(DAEMON_LIB) $(LIB)
 $(UNIT): $(BUILD)/tests/unit-%: $(OBJ)/tests/unit/%.c.o
 	$(call link,$(TEST_LIBS))
 $(OPS): $(BUILD)/tests/ops-%: $(OBJ)/tests/ops/%.c.o
@@ -185,14 +199,15 @@ $(LONG): $(BUILD)/tests/long-%: $(OBJ)/tests/long/%.c.o
 $(HELPERS): $(BUILD)/tests/helpers-%: $(OBJ)/tests/helpers/%.c.o
 	$(call link,$(TEST_LIBS))
 
-$(DEMO_HELPER): $(call objects,$(wildcard tools/demo/*.c)) $(LIB)
+$(DEMO_HELPER): $(call objects,$(wildcard tools/demo/*.c)) $(DAEMON_LIB) $(LIB)
 	$(call link,$(DEMO_LIBS))
 
-$(BUILD)/tests/golden: $(GOLDEN_OBJECTS) $(TEST_OBJECTS) $(LIB)
+$(BUILD)/tests/golden: $(GOLDEN_OBJECTS) $(TEST_OBJECTS) $(DAEMON_LIB) $(LIB)
 	$(call link,$(TEST_LIBS))
 
 $(FUZZERS): private OPTIMISE += $(if $(FUZZ),-fsanitize=fuzzer)
-$(FUZZERS): $(BUILD)/tests/%: $(OBJ)/tests/fuzz/%.c.o $(FUZZ_MAIN) $(TEST_OBJECTS) $(LIB)
+$(FUZZERS): $(BUILD)/tests/%: $(OBJ)/tests/fuzz/%.c.o $(FUZZ_MAIN) $(TEST_OBJECTS) \
+	$(DAEMON_LIB) $(LIB)
 	$(call link,$(TEST_LIBS))
 
 .SECONDARY:

@@ -21,10 +21,10 @@ struct live_stream;
 
 enum live_state {
 	LIVE_STATE_INVALID = -1,
-	LIVE_STATE_IDLE,     /* stopped: nothing is open but the model */
-	LIVE_STATE_WARMING,  /* model being loaded, or the first chunk not out yet */
-	LIVE_STATE_RUNNING,  /* edited frames flow */
-	LIVE_STATE_PAUSED,   /* held by Pause */
+	LIVE_STATE_IDLE,    /* stopped: nothing is open but the model */
+	LIVE_STATE_WARMING, /* model being loaded, or the first chunk not out yet */
+	LIVE_STATE_RUNNING, /* edited frames flow */
+	LIVE_STATE_PAUSED,  /* held by Pause */
 	LIVE_STATE_DEGRADED, /* source, sink or engine missing: something is shown, recovery is tried */
 	LIVE_STATE_STOPPING, /* on its way to idle or to the end of the process */
 	LIVE_STATE_COUNT,
@@ -34,14 +34,14 @@ const char *live_state_name(enum live_state state); /* "idle", "warming", … */
 
 /* What happened, for signals, properties and the watchdog. Texts are owned by the event. */
 enum live_event_kind {
-	LIVE_EVENT_STATE,	    /* the state, or why it is degraded, changed */
-	LIVE_EVENT_PROPERTY,	    /* Prompt, Policy, Source, Sinks, Model or Backend changed: `name` */
-	LIVE_EVENT_PROMPT_APPLIED,  /* ticket, chunk: the first chunk that shows it */
-	LIVE_EVENT_PROMPT_REFUSED,  /* ticket; name and text of the error: the old prompt stays */
-	LIVE_EVENT_FAULT,	    /* name (kind) and text; sent when a kind appears, then counted */
-	LIVE_EVENT_SOURCE_LOST,	    /* text: its identity */
+	LIVE_EVENT_STATE,    /* the state, or why it is degraded, changed */
+	LIVE_EVENT_PROPERTY, /* Prompt, Policy, Source, Sinks, Model or Backend changed: `name` */
+	LIVE_EVENT_PROMPT_APPLIED, /* ticket, chunk: the first chunk that shows it */
+	LIVE_EVENT_PROMPT_REFUSED, /* ticket; name and text of the error: the old prompt stays */
+	LIVE_EVENT_FAULT,	/* name (kind) and text; sent when a kind appears, then counted */
+	LIVE_EVENT_SOURCE_LOST, /* text: its identity */
 	LIVE_EVENT_SOURCE_RESTORED, /* text: its identity */
-	LIVE_EVENT_SNAPSHOT,	    /* ticket: the PNG of live_stream_snapshot is written, or name and text */
+	LIVE_EVENT_SNAPSHOT, /* ticket: the PNG of live_stream_snapshot is written, or name and text */
 	LIVE_EVENT_COUNT,
 };
 
@@ -77,7 +77,8 @@ int live_stream_start(struct live_stream *stream, struct sana_error *error);
 int live_stream_stop(struct live_stream *stream, struct sana_error *error);
 int live_stream_pause(struct live_stream *stream, struct sana_error *error);
 int live_stream_resume(struct live_stream *stream, struct sana_error *error);
-int live_stream_reset(struct live_stream *stream, struct sana_error *error); /* forget all history */
+int live_stream_reset(struct live_stream *stream,
+		      struct sana_error *error); /* forget all history */
 
 /* Writes a PNG, source beside result, to the descriptor (taken over) from a thread of its own. */
 int live_stream_snapshot(struct live_stream *stream, int descriptor, uint64_t *ret_ticket,
@@ -92,7 +93,7 @@ const char *live_stream_prompt(const struct live_stream *stream);
 const char *live_stream_policy(const struct live_stream *stream);
 const char *live_stream_source(const struct live_stream *stream);
 int live_stream_sinks(const struct live_stream *stream, const char *const **ret_identities);
-const char *live_stream_model(const struct live_stream *stream);   /* directory; "" before loading */
+const char *live_stream_model(const struct live_stream *stream); /* directory; "" before loading */
 const char *live_stream_backend(const struct live_stream *stream); /* "cpu", … */
 const char *live_stream_fault(const struct live_stream *stream);   /* worst present kind; "" */
 int64_t live_stream_latency_ns(const struct live_stream *stream);  /* p50 age at presentation */

@@ -51,4 +51,5 @@ struct media_picture {
 	struct media_orientation orientation;
 	int aspect_num, aspect_den;	   /* width : height of one stored pixel; never 0 */
 	int64_t timestamp_ns, duration_ns; /* duration 0: unknown */
+	int64_t capture_ns; /* when it was taken, CLOCK_MONOTONIC; 0: unknown (files) */
 };

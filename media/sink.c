@@ -34,7 +34,7 @@ int media_sink_write(struct media_sink *sink, const uint8_t *rgb, size_t row_byt
 
 int media_sink_finish(struct media_sink *sink, enum media_finish how, struct sana_error *error)
 {
-	return sink->ops->finish(sink, how, error);
+	return sink->ops->finish ? sink->ops->finish(sink, how, error) : 0;
 }
 
 struct media_sink *media_sink_close(struct media_sink *sink)
@@ -42,6 +42,11 @@ struct media_sink *media_sink_close(struct media_sink *sink)
 	if (sink)
 		sink->ops->close(sink);
 	return NULL;
+}
+
+bool media_sink_is_watched(struct media_sink *sink)
+{
+	return !sink->ops->is_watched || sink->ops->is_watched(sink);
 }
 
 const struct media_sink_info *media_sink_info(const struct media_sink *sink)

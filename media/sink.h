@@ -12,7 +12,8 @@
  * Numbered pictures appear one by one, each only when it is whole.
  *
  * A sink belongs to one thread at a time. Nothing prints. Functions return 0 or a negative errno with
- * `error` filled; after a failed write only finishing and closing make sense.
+ * `error` filled; after a failed write only finishing and closing make sense, but after −EAGAIN: this
+ * picture was not shown (the display's master is elsewhere for now), the next one may be.
  */
 #pragma once
 
@@ -83,6 +84,12 @@ static inline void media_sink_closep(struct media_sink **sink)
 {
 	(void)media_sink_close(*sink);
 }
+
+/*
+ * False while nobody looks, as far as the sink can tell: a virtual camera without a reader, a display
+ * that is switched off. Cheap: asked for every frame. Kinds that cannot tell answer true.
+ */
+bool media_sink_is_watched(struct media_sink *sink);
 
 /* Lives as long as the sink. */
 const struct media_sink_info *media_sink_info(const struct media_sink *sink);

@@ -347,7 +347,11 @@ static int file_finish(struct media_sink *sink, enum media_finish how, struct sa
 	return 0;
 }
 
-static const struct media_sink_ops file_ops = { file_write, file_finish, file_close };
+static const struct media_sink_ops file_ops = {
+	.write = file_write,
+	.finish = file_finish,
+	.close = file_close,
+};
 
 int media_sink_file_open(const struct media_sink_wish *wish, struct media_sink **ret,
 			 struct sana_error *error)

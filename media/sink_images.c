@@ -113,7 +113,11 @@ static int images_finish(struct media_sink *sink, enum media_finish how, struct 
 			   0;
 }
 
-static const struct media_sink_ops images_ops = { images_write, images_finish, images_close };
+static const struct media_sink_ops images_ops = {
+	.write = images_write,
+	.finish = images_finish,
+	.close = images_close,
+};
 
 static int images_open(struct images *s, const struct media_sink_wish *wish,
 		       struct sana_error *error)

@@ -6,8 +6,10 @@
 struct media_sink_ops {
 	int (*write)(struct media_sink *sink, const uint8_t *rgb, size_t row_bytes,
 		     int64_t timestamp_ns, int64_t duration_ns, struct sana_error *error);
+	/* NULL: nothing to complete (devices) */
 	int (*finish)(struct media_sink *sink, enum media_finish how, struct sana_error *error);
-	void (*close)(struct media_sink *sink); /* frees the sink itself, too */
+	void (*close)(struct media_sink *sink);	     /* frees the sink itself, too */
+	bool (*is_watched)(struct media_sink *sink); /* NULL: always */
 };
 
 /* First member of each kind's own struct. */

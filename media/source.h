@@ -34,6 +34,12 @@ struct media_source_wish {
 	/* Asked while waiting; true ends the wait with −EINTR, "source.interrupted". NULL: never. */
 	bool (*stopped)(void *context);
 	void *stopped_context;
+	/*
+	 * The same for sources that wait with poll(2): readable when the wait is to end. 0: none. A
+	 * source that cannot poll asks `stopped` at least ten times a second.
+	 */
+	int stop_fd;
+	bool endless; /* files and patterns start over at their end; time stamps go on growing */
 };
 
 struct media_source_info {
@@ -70,7 +76,8 @@ static inline void media_source_closep(struct media_source **source)
  * 1: a picture; 0: the end. Errors: "source.empty": ended without any picture; "source.truncated":
  * ended before its own announced end (all pictures that could be read were given);
  * "source.stalled": a device gave nothing for five seconds; "source.lost": a device was unplugged or
- * failed; "source.size"; "source.interrupted".
+ * failed; "source.size"; "source.interrupted". −EAGAIN with any name: this picture is lost (damaged, no
+ * signal), the source stays open, read on. After any other error close it.
  */
 int media_source_read(struct media_source *source, struct media_picture *ret,
 		      struct sana_error *error);

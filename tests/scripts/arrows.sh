@@ -21,8 +21,9 @@ daemon/                daemon/ base/
 daemon/source_         daemon/source_ media/ base/
 daemon/sink_           daemon/sink_ media/ base/
 daemon/hotplug         daemon/hotplug media/ base/
-daemon/pipeline        daemon/pipeline daemon/pacer media/source.h media/sink.h engine/sana.h base/
-daemon/stream          daemon/stream daemon/pipeline daemon/guard media/source.h media/sink.h engine/sana.h base/
+daemon/pipeline        daemon/pipeline daemon/pacer media/source.h media/sink.h media/picture.h media/convert.h engine/sana.h base/
+daemon/stream          daemon/stream daemon/pipeline daemon/guard media/device.h base/
+daemon/pacer           daemon/pacer base/
 daemon/main            daemon/ dbus/ conf/ media/ engine/sana.h base/
 tools/                 tools/ engine/sana.h engine/checkpoint/ media/ dbus/ base/
 tools/sana-import.c    tools/ engine/sana.h engine/model_config.h engine/model_keys.h engine/tokenizer.h engine/checkpoint/ base/

@@ -1,0 +1,42 @@
+/*
+ * How a live stream is made: for daemon/main, which fills this from the configuration. What the bus
+ * sees is daemon/stream.h.
+ */
+#pragma once
+
+#include "daemon/pipeline.h"
+#include "daemon/stream.h"
+#include "media/device.h"
+
+struct live_stream_config {
+	struct pipeline_options pipeline; /* its devices and settings included */
+	const char *source;		  /* identity; "" : none until set_source */
+	const char *sinks[PIPELINE_SINKS];
+	int sink_count;
+	const char *prompt; /* in force from the start; "" : the stream waits for one */
+	bool autostart;	    /* starts by itself once the model is warm */
+};
+
+struct live_stream_options {
+	struct live_stream_config config;	      /* strings are copied */
+	media_list_function list_sources, list_sinks; /* NULL: none */
+	/* Screens a prompt: 0, or a negative errno with name and text ("prompt.denied"). NULL: lets all in. */
+	int (*check_prompt)(void *context, const char *text, struct sana_error *error);
+	/* Re-reads the configuration; on failure the old one stays. NULL: "reload.unsupported". */
+	int (*reload)(void *context, struct live_stream_config *ret, struct sana_error *error);
+	void *context;
+};
+
+int live_stream_create(const struct live_stream_options *options, struct live_stream **ret,
+		       struct sana_error *error);
+struct live_stream *
+live_stream_destroy(struct live_stream *stream); /* NULL accepted; returns NULL */
+
+/* Why it is what it is, one line for STATUS= and the log: "running: 24.0 frames/s, 1.31 s old". */
+void live_stream_describe(struct live_stream *stream, char *ret, size_t bytes);
+
+/* The watchdog's: moves while there is progress (daemon/pipeline.h). */
+uint64_t live_stream_progress(const struct live_stream *stream);
+
+/* Weights resident and one warm chunk done: READY=1 may be sent. */
+bool live_stream_is_ready(const struct live_stream *stream);
