@@ -70,7 +70,7 @@ OBJ = $(BUILD)/obj
 objects = $(patsubst %,$(OBJ)/%.o,$(1))
 
 LIB = $(BUILD)/libsana.a
-LIB_OBJECTS = $(call objects,$(wildcard base/*.c kernels/cpu/*.c engine/*.c \
+LIB_OBJECTS = $(call objects,$(wildcard base/*.c kernels/*.c kernels/cpu/*.c engine/*.c \
 	engine/checkpoint/*.c engine/*.cpp engine/*.S media/*.c))
 # The rooms of the daemon, for the daemon itself, for sana-ctl and for tests.
 DAEMON_LIB = $(BUILD)/libsana-daemon.a

@@ -59,6 +59,24 @@ static void op_fail(struct op_context *context, enum kernel_op op, int r)
 	context->failed = op;
 }
 
+static void ledger_add(struct op_ledger *ledger, enum kernel_op op, struct kernel_cost cost)
+{
+	struct op_ledger_line *line = ledger->line;
+
+	for (; line < ledger->line + ledger->lines; line++)
+		if (line->op == op && line->cost.flops == cost.flops &&
+		    line->cost.bytes == cost.bytes) {
+			line->calls++;
+			return;
+		}
+	if (ledger->lines == OP_LEDGER_LINES) {
+		ledger->overflowed = true;
+		return;
+	}
+	ledger->lines++;
+	*line = (struct op_ledger_line){ .op = op, .cost = cost, .calls = 1 };
+}
+
 void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspace *params)
 {
 	const struct backend *b = context->backend;
@@ -71,6 +89,9 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 		op_fail(context, op, b->table->run[op] ? 0 : -ENOTSUP);
 		bytes = wanted ? wanted(b->device, params) : 0;
 		context->workspace.bytes = MAX_OF(context->workspace.bytes, bytes);
+		if (context->ledger)
+			ledger_add(context->ledger, op,
+				   kernel_op_cost(op, params, &context->ledger->storage));
 		return;
 	}
 	*params = context->workspace;

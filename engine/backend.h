@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "kernels/cost.h"
 #include "kernels/kernels.h"
 
 struct backend {
@@ -19,6 +20,22 @@ void backend_close(struct backend *backend);
 /* NULL-terminated list of the back ends compiled in. */
 const struct kernel_backend *const *backend_list(void);
 
+/* The distinct calls of a stage: same op, same cost. Too many of them: the rest is left out. */
+enum { OP_LEDGER_LINES = 160 };
+
+struct op_ledger_line {
+	enum kernel_op op;
+	struct kernel_cost cost; /* of one call */
+	int calls;
+};
+
+struct op_ledger {
+	struct kernel_storage storage;
+	int lines;
+	bool overflowed;
+	struct op_ledger_line line[OP_LEDGER_LINES];
+};
+
 /*
  * One stage's view of a back end: a queue and a workspace, or planning mode in which `run` executes
  * nothing and raises workspace.bytes to the most any op wanted. The first failure sticks in
@@ -27,6 +44,8 @@ const struct kernel_backend *const *backend_list(void);
  */
 struct op_context {
 	const struct backend *backend;
+	/* Planning: notes down what each op of a running stream costs; NULL: do not. */
+	struct op_ledger *ledger;
 	struct kernel_queue *queue;
 	struct kernel_workspace workspace;
 	bool planning;

@@ -134,6 +134,25 @@ static struct dit_pass cache_pass_of(const struct editor *e, int slot, bool redo
 	return pass;
 }
 
+void editor_plan_pass(struct editor *e, struct op_context *op, bool save)
+{
+	const struct cache saved = e->cache;
+	struct dit_pass pass;
+
+	e->cache.chunks = 2;
+	e->cache.sink_frames = e->options.first_frames;
+	e->cache.window_frames[0] = e->cache.window_frames[1] = e->stream->chunk_latents;
+	e->frames[0] = e->stream->chunk_latents;
+	e->text.rows = e->config->max_tokens;
+	pass = save ? cache_pass_of(e, 0, false) : pass_of(e, 0, 0);
+	dit_run(&pass, op);
+	if (save)
+		cache_check(&e->cache, op, false, e->frames[0], 1.0f, e->flags);
+	e->cache = saved;
+	e->frames[0] = 0;
+	e->text.rows = 0;
+}
+
 void editor_plan(struct editor *e, struct op_context *op)
 {
 	const struct cache saved = e->cache;

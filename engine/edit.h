@@ -58,6 +58,9 @@ void editor_layout_state(struct editor *editor, const struct backend *backend, s
 void editor_layout_scratch(struct editor *editor, const struct backend *backend,
 			   struct arena *arena);
 
+/* Planning: one pass of a usual chunk, sink and window full; `save`: the cache pass. */
+void editor_plan_pass(struct editor *editor, struct op_context *context, bool save);
+
 /* Raises the planning context's workspace to what any pass will want. */
 void editor_plan(struct editor *editor, struct op_context *context);
 

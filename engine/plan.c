@@ -268,6 +268,10 @@ static int plan_fill(struct sana_model *model, const struct sana_model_options *
 	r = memory_fill(model, options, stream_options, plan, error);
 	if (r < 0)
 		return r;
+	r = plan_ops_fill(stream, plan);
+	if (r < 0)
+		return sana_error_set(error, r, "memory", "The ops cannot be planned: %s.",
+				      strerror(-r));
 	state_lines_fill(plan, &model->config, bf16);
 	cost_fill(&model->config, plan);
 	return 0;

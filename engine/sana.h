@@ -279,7 +279,23 @@ struct sana_state_line {
 
 enum { SANA_STATE_LINES = 128 };
 
+/*
+ * One op of one stage of a chunk, window full: what a call of it must do at least (kernels/cost.h),
+ * by the storage types of the back end. Encode and decode are those of one chunk, denoise and cache of
+ * one pass each. Calls of equal cost share a line.
+ */
+struct sana_op_line {
+	enum sana_stage stage;
+	char op[24]; /* "linear", "conv3d", … */
+	int calls;
+	double flops, bytes; /* of one call */
+};
+
+enum { SANA_OP_LINES = 320 };
+
 struct sana_plan {
+	int op_lines;
+	struct sana_op_line op[SANA_OP_LINES];
 	int lines;
 	struct sana_plan_line line[SANA_PLAN_LINES];
 	size_t model_bytes, stream_bytes; /* the two blocks */

@@ -96,6 +96,12 @@ int stream_measure(struct sana_model *model, const struct sana_stream_options *o
 int stream_init(struct sana_stream *stream, struct sana_model *model,
 		const struct sana_stream_options *options, struct sana_error *error);
 
+/*
+ * Fills the plan's ops from planning passes over a stream that was initialised and not opened, on a
+ * model that was measured. −EOVERFLOW: more distinct ops than there are lines.
+ */
+int plan_ops_fill(struct sana_stream *stream, struct sana_plan *plan);
+
 /* Lays the device block out: twice, measuring and placed. */
 void stream_layout(struct sana_stream *stream, struct arena *arena);
 

@@ -126,17 +126,14 @@ int vae_decoder_run(struct vae_decoder *decoder, struct op_context *context, con
 	if (decoder->whole_clip)
 		vae_decoder_reset(decoder);
 	vae_flags_save(&flags, decoder->context, decoder->resampler);
-	if (context->planning) {
+	if (context->planning && !decoder->whole_clip) {
 		/* First the first call, then a running stream, which makes most. */
 		vae_flags_pretend(false, false, decoder->context, decoder->resampler);
-		made = decoder_pass(decoder, context, latents, count, patches);
-		if (!decoder->whole_clip) {
-			vae_flags_pretend(true, false, decoder->context, decoder->resampler);
-			made = decoder_pass(decoder, context, latents, count, patches);
-		}
-	} else {
-		made = decoder_pass(decoder, context, latents, count, patches);
+		if (!context->ledger)
+			(void)decoder_pass(decoder, context, latents, count, patches);
+		vae_flags_pretend(true, false, decoder->context, decoder->resampler);
 	}
+	made = decoder_pass(decoder, context, latents, count, patches);
 	if (context->planning || context->status < 0)
 		vae_flags_restore(&flags, decoder->context, decoder->resampler);
 	if (context->status < 0)

@@ -165,7 +165,9 @@ int vae_encoder_run(struct vae_encoder *encoder, struct op_context *context, con
 	if (frames < 1 || frames > encoder->max_frames)
 		return -EINVAL;
 	vae_flags_save(&flags, encoder->context, encoder->resampler);
-	if (context->planning) {
+	if (context->ledger) {
+		vae_flags_pretend(true, false, encoder->context, encoder->resampler);
+	} else if (context->planning) {
 		/* Running, running with frames that wait, and last the first call, which makes most. */
 		vae_flags_pretend(true, false, encoder->context, encoder->resampler);
 		(void)encoder_pass(encoder, context, patches, frames, latents);

@@ -20,6 +20,7 @@ static const char usage[] =
 	"  --shape NAME            a configuration (2b, demo) without its weights\n"
 	"  --weights synthetic:N   seed of the generated weights of a shape (default synthetic:0)\n"
 	"  --plan                  print memory and cost, open no weights\n"
+	"  --ops                   with --plan: every op of a chunk, what it must do at least\n"
 	"  --size WxH              picture size (default: the model's)\n"
 	"  --first-chunk N         latents of the first chunk (default: the model's)\n"
 	"  --chunks N              chunks to time after two of warm-up (default 10)\n"
@@ -38,6 +39,7 @@ enum {
 	OPT_SHAPE,
 	OPT_WEIGHTS,
 	OPT_PLAN,
+	OPT_OPS,
 	OPT_SIZE,
 	OPT_FIRST,
 	OPT_CHUNKS,
@@ -56,6 +58,7 @@ static const struct option long_options[] = {
 	{ "shape", required_argument, NULL, OPT_SHAPE },
 	{ "weights", required_argument, NULL, OPT_WEIGHTS },
 	{ "plan", no_argument, NULL, OPT_PLAN },
+	{ "ops", no_argument, NULL, OPT_OPS },
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "first-chunk", required_argument, NULL, OPT_FIRST },
 	{ "chunks", required_argument, NULL, OPT_CHUNKS },
@@ -136,6 +139,9 @@ static int option_take(struct bench *bench, int option, const char *value)
 		return seed_parse(value, &bench->model.synthetic_seed);
 	case OPT_PLAN:
 		bench->plan_only = true;
+		return 0;
+	case OPT_OPS:
+		bench->ops = bench->plan_only = true;
 		return 0;
 	case OPT_SIZE:
 		return size_parse(value, &bench->stream.width, &bench->stream.height);

@@ -10,7 +10,7 @@ struct bench {
 	struct sana_stream_options stream;
 	const char *prompt; /* NULL: the model's first example */
 	int chunks;
-	bool plan_only, json, state_bf16;
+	bool plan_only, ops, json, state_bf16;
 };
 
 /* Print to stdout. −ENOSPC: printed, but it does not fit. */

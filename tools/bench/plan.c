@@ -72,6 +72,41 @@ static void cost_print(const struct sana_plan *plan)
 		(plan->encode_flops + passes + plan->decode_flops) / tera);
 }
 
+static void ops_print(const struct sana_plan *plan)
+{
+	enum sana_stage stage = SANA_STAGE_NONE;
+
+	(void)printf("\nOps of one chunk (encode, decode) and of one pass (denoise, cache), window "
+		     "full:\n  %-8s %-20s %6s %14s %12s %12s\n",
+		     "stage", "op", "calls", "GFLOP a call", "MB a call", "FLOP/byte");
+	for (int i = 0; i < plan->op_lines; i++) {
+		const struct sana_op_line *l = &plan->op[i];
+
+		(void)printf("  %-8s %-20s %6d %14.3f %12.3f %12.1f\n",
+			     l->stage == stage ? "" : sana_stage_name(l->stage), l->op, l->calls,
+			     l->flops / 1e9, l->bytes / mega, l->flops / l->bytes);
+		stage = l->stage;
+	}
+}
+
+static json_t *ops_json(const struct sana_plan *plan)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; list && i < plan->op_lines; i++) {
+		const struct sana_op_line *l = &plan->op[i];
+
+		if (json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f}", "stage",
+							  sana_stage_name(l->stage), "op", l->op,
+							  "calls", l->calls, "flops", l->flops,
+							  "bytes", l->bytes)) < 0) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 static json_t *state_json(const struct sana_plan *plan)
 {
 	json_t *list = json_array();
@@ -111,14 +146,14 @@ static json_t *blocks_json(const struct sana_plan *plan)
 static int plan_json(const struct sana_plan *plan, bool bf16)
 {
 	return bench_print_json(json_pack(
-		"{s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, "
+		"{s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, "
 		"s:i}",
 		"model", plan->name, "backend", plan->backend, "width", plan->width, "height",
 		plan->height, "first_chunk_latents", plan->first_chunk_latents, "chunk_latents",
 		plan->chunk_latents, "storage", bf16 ? "bf16" : "f32", "state", state_json(plan),
-		"blocks", blocks_json(plan), "model_bytes", (json_int_t)plan->model_bytes,
-		"stream_bytes", (json_int_t)plan->stream_bytes, "mapped_bytes",
-		(json_int_t)plan->mapped_bytes, "available_bytes",
+		"blocks", blocks_json(plan), "ops", ops_json(plan), "model_bytes",
+		(json_int_t)plan->model_bytes, "stream_bytes", (json_int_t)plan->stream_bytes,
+		"mapped_bytes", (json_int_t)plan->mapped_bytes, "available_bytes",
 		(json_int_t)plan->available_bytes, "fits", plan->fits, "dit_pass_flops",
 		plan->dit_pass_flops, "encode_flops", plan->encode_flops, "decode_flops",
 		plan->decode_flops, "passes", plan->passes));
@@ -141,6 +176,8 @@ int bench_plan(const struct bench *bench, struct sana_error *error)
 		state_print(plan, bench->state_bf16);
 		blocks_print(plan);
 		cost_print(plan);
+		if (bench->ops)
+			ops_print(plan);
 		r = fflush(stdout) == EOF ? -EIO : 0;
 	}
 	if (r < 0 || plan->fits)
