@@ -26,3 +26,27 @@ struct media_fit media_fit_cover(int width, int height, double aspect, int targe
 	fit.y0 = margin(fit.height, target_height);
 	return fit;
 }
+
+static int even(double size, int most)
+{
+	const int nearest = 2 * (int)rint(size / 2.0);
+
+	return nearest < 2 ? 2 : nearest > most ? most & ~1 : nearest;
+}
+
+struct media_place media_place_contain(int width, int height, int target_width, int target_height,
+				       bool enlarge)
+{
+	const double by_width = (double)target_width / width;
+	const double by_height = (double)target_height / height;
+	double scale = by_width < by_height ? by_width : by_height;
+	struct media_place place;
+
+	if (scale > 1.0 && !enlarge)
+		scale = 1.0;
+	place.width = even(width * scale, target_width);
+	place.height = even(height * scale, target_height);
+	place.x = (target_width - place.width) / 2 & ~1;
+	place.y = (target_height - place.height) / 2 & ~1;
+	return place;
+}

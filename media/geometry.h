@@ -14,3 +14,15 @@ struct media_fit {
  */
 struct media_fit media_fit_cover(int width, int height, double aspect, int target_width,
 				 int target_height);
+
+/* Where the whole of a picture goes on a larger or smaller one: size and place, all even. */
+struct media_place {
+	int x, y, width, height;
+};
+
+/*
+ * The largest picture of the same shape that fits, in the middle; 1280x704 on 1280x720 is moved by 8
+ * rows and not scaled. `enlarge` false: it is never made larger than it is.
+ */
+struct media_place media_place_contain(int width, int height, int target_width, int target_height,
+				       bool enlarge);

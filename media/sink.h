@@ -40,6 +40,14 @@ struct media_sink_wish {
 	const char *audio_path;
 	bool overwrite; /* the final name may exist */
 	int threads;	/* of the encoder; 0: one per core */
+	/*
+	 * Of devices. mode: "1280x720" or, of displays, also "1280x720@60"; NULL: the display's preferred
+	 * one; of a virtual camera the picture's own size, but 1280x720 for 1280x704.
+	 */
+	const char *mode;
+	const char *pixel_format;    /* of virtual cameras: "yuyv" (NULL), "yu12", "nv12" */
+	bool unscaled;		     /* never enlarged: in the middle, as it is */
+	const char *state_directory; /* for what must be known after a crash; NULL: none */
 };
 
 struct media_sink_info {
@@ -52,6 +60,7 @@ struct media_sink_info {
 	char note[SANA_ERROR_TEXT_BYTES];
 	const char *partial_path; /* "" for pictures and standard output */
 	int64_t frames;
+	int64_t replaced; /* of displays: taken, and replaced by a newer one before they were shown */
 };
 
 /*

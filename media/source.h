@@ -39,6 +39,13 @@ struct media_source_wish {
 	 * source that cannot poll asks `stopped` at least ten times a second.
 	 */
 	int stop_fd;
+	/*
+	 * Of cameras; NULL: the best one, and what the driver says. For cameras that send something else
+	 * than they say.
+	 */
+	const char *pixel_format; /* "yuyv", "nv12", "mjpeg", … */
+	const char *matrix;	  /* "601", "709", "2020", "240m" */
+	const char *range;	  /* "limited", "full" */
 	bool endless; /* files and patterns start over at their end; time stamps go on growing */
 };
 
@@ -55,6 +62,7 @@ struct media_source_info {
 	/* Counted while reading. */
 	int64_t damaged;   /* pictures or packets that could not be decoded and were left out */
 	int64_t restamped; /* pictures whose time stamp was missing or did not grow */
+	int64_t missed; /* pictures that a device counted and could not give: nobody took the last */
 };
 
 /*

@@ -18,9 +18,10 @@ media/                 media/ base/
 conf/                  conf/ base/
 dbus/                  dbus/ daemon/stream.h base/
 daemon/                daemon/ base/
-daemon/source_         daemon/source_ media/ base/
-daemon/sink_           daemon/sink_ media/ base/
-daemon/hotplug         daemon/hotplug media/ base/
+daemon/device          daemon/device media/ base/
+daemon/source_         daemon/source_ daemon/device media/ base/
+daemon/sink_           daemon/sink_ daemon/device media/ base/
+daemon/hotplug         daemon/hotplug daemon/device media/ base/
 daemon/pipeline        daemon/pipeline daemon/pacer media/source.h media/sink.h media/picture.h media/convert.h engine/sana.h base/
 daemon/stream          daemon/stream daemon/pipeline daemon/guard media/device.h base/
 daemon/pacer           daemon/pacer base/
