@@ -64,6 +64,26 @@ CPU_FLAGS ?=
 # --as-needed: programs without video files do not load libav.
 LIBS = -Wl,--as-needed $(MODULE_LIBS) -lpthread -lm -ldl
 
+# ---- CUDA: device code, where the CUDA Toolkit 13 or newer is there; CUDA=0 leaves it out --------
+
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(NVCC),$(shell $(NVCC) --version | \
+	awk '/release/ { sub(/.*release /, ""); print ($$1 + 0 >= 13) }'),0)
+# Chip-specific code for compute capability 9.0; one image, and PTX, for the family of 12.x.
+NVCC_FLAGS = -std=c++17 -O3 -I. --expt-relaxed-constexpr -Xptxas -warn-spills \
+	-gencode arch=compute_90a,code=sm_90a \
+	-gencode arch=compute_120f,code=[sm_120f,compute_120f] -Xfatbin -compress-all
+# The same for every variant of the host code.
+FATBINS = $(patsubst %/sanitize,%,$(patsubst %/fuzz,%,$(BUILD)))/cuda
+ifeq ($(CUDA),1)
+CUDA_SOURCES = $(wildcard kernels/cuda/*.c)
+CUDA_IMAGES = $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/cuda/%.image.o, \
+	$(wildcard kernels/cuda/*.cu))
+CUDA_INCLUDE = -isystem $(dir $(NVCC))../include
+else
+CUDA_SOURCES = $(wildcard kernels/cuda/absent/*.c)
+endif
+
 # ---- sources ----------------------------------------------------------------------------------
 
 OBJ = $(BUILD)/obj
@@ -71,7 +91,7 @@ objects = $(patsubst %,$(OBJ)/%.o,$(1))
 
 LIB = $(BUILD)/libsana.a
 LIB_OBJECTS = $(call objects,$(wildcard base/*.c kernels/*.c kernels/cpu/*.c engine/*.c \
-	engine/checkpoint/*.c engine/*.cpp engine/*.S media/*.c))
+	engine/checkpoint/*.c engine/*.cpp engine/*.S media/*.c) $(CUDA_SOURCES)) $(CUDA_IMAGES)
 # The rooms of the daemon, for the daemon itself, for sana-ctl and for tests.
 DAEMON_LIB = $(BUILD)/libsana-daemon.a
 DAEMON_OBJECTS = $(call objects,$(filter-out daemon/main.c, \
@@ -89,6 +109,7 @@ TEST_OBJECTS = $(call objects,$(wildcard tests/common/*.c))
 GOLDEN_OBJECTS = $(call objects,$(wildcard tests/golden/*.c))
 UNIT = $(call programs,unit)
 OPS = $(call programs,ops)
+CUDA_TESTS = $(call programs,cuda)
 LONG = $(call programs,long)
 # What scripts make their inputs with; no tests by themselves.
 HELPERS = $(call programs,helpers)
@@ -132,7 +153,7 @@ build: $(LIB) $(DAEMON_LIB) $(TOOLS) $(DAEMON)
 
 tests: short-tests $(LONG) $(DEMO_HELPER) ## build every test program
 
-short-tests: $(UNIT) $(OPS) $(GOLDEN) $(FUZZERS) $(HELPERS)
+short-tests: $(UNIT) $(OPS) $(CUDA_TESTS) $(GOLDEN) $(FUZZERS) $(HELPERS)
 
 # Objects depend on the flags, the archive on the list of its members: both files are
 # rewritten only when their text changes.
@@ -143,6 +164,18 @@ $(BUILD)/flags $(BUILD)/members: FORCE
 	@printf '%s\n' '$(TEXT)' | cmp -s - $@ || printf '%s\n' '$(TEXT)' >$@
 
 $(OBJ)/kernels/cpu/%.c.o: C_FLAGS += $(CPU_FLAGS)
+$(OBJ)/kernels/cuda/%.c.o: C_FLAGS += $(CUDA_INCLUDE)
+
+$(FATBINS)/%.fatbin: kernels/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	@echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MD -MF $@.d $< -o $@
+
+# A symbol at the first byte of each image: kernels/cuda/driver.c.
+$(OBJ)/kernels/cuda/%.image.o: $(FATBINS)/%.fatbin
+	@mkdir -p $(@D)
+	$(Q)printf '.section .rodata\n.balign 64\n.globl cuda_image_%s\ncuda_image_%s:\n.incbin "%s"\n' \
+		$* $* $< | $(CC) -Wa,--noexecstack -x assembler -c - -o $@
 
 $(OBJ)/%.c.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -189,8 +222,10 @@ $(DAEMON): $(OBJ)/daemon/main.c.o $(TOOL_OBJECTS) $(DAEMON_LIB) $(LIB)
 $(foreach tool,$(TOOLS),$(eval $(tool): \
 	$(call objects,$(wildcard tools/$(patsubst sana-%,%,$(notdir $(tool)))/*.c))))
 
-$(UNIT) $(OPS) $(LONG) $(HELPERS): $(TEST_OBJECTS) $(DAEMON_LIB) $(LIB)
+$(UNIT) $(OPS) $(CUDA_TESTS) $(LONG) $(HELPERS): $(TEST_OBJECTS) $(DAEMON_LIB) $(LIB)
 $(UNIT): $(BUILD)/tests/unit-%: $(OBJ)/tests/unit/%.c.o
+	$(call link,$(TEST_LIBS))
+$(CUDA_TESTS): $(BUILD)/tests/cuda-%: $(OBJ)/tests/cuda/%.c.o
 	$(call link,$(TEST_LIBS))
 $(OPS): $(BUILD)/tests/ops-%: $(OBJ)/tests/ops/%.c.o
 	$(call link,$(TEST_LIBS))
@@ -211,7 +246,7 @@ $(FUZZERS): $(BUILD)/tests/%: $(OBJ)/tests/fuzz/%.c.o $(FUZZ_MAIN) $(TEST_OBJECT
 	$(call link,$(TEST_LIBS))
 
 .SECONDARY:
--include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+-include $(shell find $(OBJ) $(FATBINS) -name '*.d' 2>/dev/null)
 
 # ---- verbs ------------------------------------------------------------------------------------
 
@@ -221,7 +256,7 @@ deps: ## check for compilers and libraries; install what is missing (root or sud
 check: deps ## build and run every test that takes minutes, sanitizers included
 	@$(MAKE) $(PARALLEL) build tests
 	@$(MAKE) $(PARALLEL) SANITIZE=1 BUILD=$(SANITIZE_BUILD) build short-tests
-	@tests/run BUILD=$(BUILD) $(UNIT) $(OPS) $(FUZZERS) $(MANIFESTS) $(SCRIPTS) \
+	@tests/run BUILD=$(BUILD) $(UNIT) $(OPS) $(CUDA_TESTS) $(FUZZERS) $(MANIFESTS) $(SCRIPTS) \
 		SANITIZE=1 BUILD=$(SANITIZE_BUILD) $(SANITIZE_ITEMS)
 
 check-sanitize: deps ## the sanitizers' part of check (SANITIZE_TESTS, SANITIZE_SKIP choose)

@@ -3,7 +3,8 @@
 
 #include <errno.h>
 
-static const struct kernel_backend *const backends[] = { &kernel_backend_cpu, NULL };
+static const struct kernel_backend *const backends[] = { &kernel_backend_cpu, &kernel_backend_cuda,
+							 NULL };
 
 const struct kernel_backend *const *backend_list(void)
 {

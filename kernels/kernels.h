@@ -499,6 +499,8 @@ const char *kernel_op_name(enum kernel_op op);
 /* Bytes of the parameter block of an op: a recorder can keep copies of them. */
 size_t kernel_op_params_bytes(enum kernel_op op);
 
+enum { KERNEL_TIMER_SLOTS = 4096 };
+
 struct kernel_device_options {
 	int threads;	  /* CPU: worker threads, 0 = one per online core, at most 256 */
 	int device_index; /* GPU: which one */
@@ -557,9 +559,24 @@ struct kernel_backend {
 	int (*weight_prepare)(struct kernel_device *, struct kernel_weight *, void *memory,
 			      struct kernel_queue *);
 
+	/*
+	 * Measuring, NULL in a back end that does not have it. Marks are points of a queue, slots from 0
+	 * to KERNEL_TIMER_SLOTS − 1; after queue_wait the nanoseconds between two of them can be read.
+	 * kernels_used names what the last call of an op ran, "a+b"; it lives until the next call.
+	 */
+	int (*timer_mark)(struct kernel_device *, int slot, struct kernel_queue *);
+	int (*timer_read)(struct kernel_device *, int first, int second, int64_t *ret_ns);
+	const char *(*kernels_used)(struct kernel_device *, enum kernel_op);
+
 	kernel_workspace_function workspace[KERNEL_OP_COUNT]; /* NULL entry: 0 bytes */
 	kernel_run_function run[KERNEL_OP_COUNT];
 };
+
+/*
+ * One GPU, BF16: kernels for sm_90 and the sm_120 family, libcuda opened at run time. Opening it fails
+ * with a sentence where there is no driver, no GPU, or where the program was built without CUDA.
+ */
+extern const struct kernel_backend kernel_backend_cuda;
 
 /* The oracle: F32, plain loops, OpenMP, GEMM and convolution through a BLAS. */
 extern const struct kernel_backend kernel_backend_cpu;

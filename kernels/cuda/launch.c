@@ -1,0 +1,67 @@
+/* Launching kernels, and remembering which ones an op used. */
+#include "kernels/cuda/device.h"
+
+#include <assert.h>
+
+int cuda_enter(struct kernel_device *device)
+{
+	return cuda_status(device->driver.cuCtxSetCurrent(device->context));
+}
+
+static void remember(struct kernel_device *device, enum cuda_kernel kernel)
+{
+	const enum kernel_op op = device->running;
+
+	if ((unsigned int)op >= KERNEL_OP_COUNT || device->used[op].count == CUDA_KERNELS_USED)
+		return;
+	for (int i = 0; i < device->used[op].count; i++)
+		if (device->used[op].kernel[i] == kernel)
+			return;
+	device->used[op].kernel[device->used[op].count++] = kernel;
+}
+
+static unsigned int at_least_one(unsigned int n)
+{
+	return n ? n : 1;
+}
+
+int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
+		const struct cuda_launch *launch)
+{
+	CUlaunchAttribute dependent = {
+		.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+		.value.programmaticStreamSerializationAllowed = 1,
+	};
+	const CUlaunchConfig config = {
+		.gridDimX = launch->grid[0],
+		.gridDimY = at_least_one(launch->grid[1]),
+		.gridDimZ = at_least_one(launch->grid[2]),
+		.blockDimX = launch->block[0],
+		.blockDimY = at_least_one(launch->block[1]),
+		.blockDimZ = at_least_one(launch->block[2]),
+		.sharedMemBytes = launch->shared_bytes,
+		.hStream = queue->stream,
+		.attrs = &dependent,
+		.numAttrs = launch->dependent,
+	};
+	/* The driver reads the block and does not write it. */
+	void *params[] = { (void *)(uintptr_t)launch->params };
+
+	assert((unsigned int)launch->kernel < CUDA_KERNEL_COUNT);
+	if (!launch->grid[0] || !launch->block[0] ||
+	    launch->shared_bytes > (unsigned int)device->function_shared[launch->kernel])
+		return -EINVAL;
+	remember(device, launch->kernel);
+	return cuda_status(device->driver.cuLaunchKernelEx(
+		&config, device->function[launch->kernel], params, NULL));
+}
+
+int cuda_resident_blocks(struct kernel_device *device, enum cuda_kernel kernel, int threads,
+			 unsigned int shared_bytes)
+{
+	int blocks = 0;
+	const CUresult result = device->driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+		&blocks, device->function[kernel], threads, shared_bytes);
+
+	return result == CUDA_SUCCESS ? blocks : cuda_status(result);
+}

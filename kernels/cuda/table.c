@@ -1,0 +1,366 @@
+/* The table of the CUDA back end: device, memory, queues, copies, graphs, and which function runs which op. */
+#include "kernels/cuda/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels/cuda/driver.h"
+
+/* Left to the driver and to kernels' local memory when the engine asks what it may take. */
+static const size_t memory_margin_bytes = (size_t)256 << 20;
+
+static void cuda_close(struct kernel_device *device);
+
+/* --------------------------------------------------------------------------------- the device */
+
+static int staging_create(struct kernel_device *d)
+{
+	int r = 0;
+
+	for (int i = 0; i < 2 && r >= 0; i++) {
+		r = cuda_status(d->driver.cuMemAlloc(&d->staging[i], CUDA_STAGING_BYTES));
+		if (r >= 0)
+			r = cuda_status(d->driver.cuEventCreate(&d->staging_free[i],
+								CU_EVENT_DISABLE_TIMING));
+	}
+	return r;
+}
+
+static int cuda_open(const struct kernel_device_options *options, char *text, size_t text_bytes,
+		     struct kernel_device **ret)
+{
+	struct kernel_device *device = calloc(1, sizeof(*device));
+	int r;
+
+	if (!device)
+		return -ENOMEM;
+	device->running = KERNEL_OP_COUNT;
+	r = cuda_device_open(device, options->device_index, text, text_bytes);
+	if (r >= 0) {
+		r = staging_create(device);
+		if (r < 0 && text)
+			(void)snprintf(text, text_bytes, "the GPU has no memory left");
+	}
+	if (r < 0) {
+		cuda_close(device);
+		return r;
+	}
+	*ret = device;
+	return 0;
+}
+
+static void cuda_close(struct kernel_device *device)
+{
+	if (!device)
+		return;
+	if (device->context && cuda_enter(device) >= 0) {
+		for (int i = 0; i < KERNEL_TIMER_SLOTS; i++)
+			if (device->timer[i])
+				(void)device->driver.cuEventDestroy(device->timer[i]);
+		for (int i = 0; i < 2; i++) {
+			if (device->staging_free[i])
+				(void)device->driver.cuEventDestroy(device->staging_free[i]);
+			if (device->staging[i])
+				(void)device->driver.cuMemFree(device->staging[i]);
+		}
+	}
+	cuda_device_close(device);
+	free(device);
+}
+
+/* ----------------------------------------------------------------------------------- memory */
+
+static int cuda_allocate(struct kernel_device *device, size_t bytes, void **ret)
+{
+	const size_t wanted = bytes ? bytes : 1;
+	CUdeviceptr memory;
+	int r = cuda_enter(device);
+
+	if (r >= 0)
+		r = cuda_status(device->driver.cuMemAlloc(&memory, wanted));
+	if (r < 0)
+		return r;
+	r = cuda_status(device->driver.cuMemsetD8Async(memory, 0, wanted, NULL));
+	if (r >= 0)
+		r = cuda_status(device->driver.cuStreamSynchronize(NULL));
+	if (r < 0) {
+		(void)device->driver.cuMemFree(memory);
+		return r;
+	}
+	*ret = (void *)(uintptr_t)memory;
+	return 0;
+}
+
+static void cuda_release(struct kernel_device *device, void *memory, size_t bytes)
+{
+	(void)bytes;
+	if (memory && cuda_enter(device) >= 0)
+		(void)device->driver.cuMemFree(cuda_address(memory));
+}
+
+static size_t cuda_memory_available(struct kernel_device *device)
+{
+	size_t available = 0, total;
+
+	if (cuda_enter(device) < 0 ||
+	    device->driver.cuMemGetInfo(&available, &total) != CUDA_SUCCESS)
+		return 0;
+	return available > memory_margin_bytes ? available - memory_margin_bytes : 0;
+}
+
+/* ----------------------------------------------------------------------- queues and copies */
+
+static int cuda_queue_create(struct kernel_device *device, int priority, struct kernel_queue **ret)
+{
+	struct kernel_queue *queue = calloc(1, sizeof(*queue));
+	int least = 0, greatest = 0, r;
+
+	if (!queue)
+		return -ENOMEM;
+	r = cuda_enter(device);
+	if (r >= 0)
+		r = cuda_status(device->driver.cuCtxGetStreamPriorityRange(&least, &greatest));
+	/* The driver's numbers fall as priority rises; ours rise. */
+	queue->priority = least - priority < greatest ? greatest :
+			  priority < 0		      ? least :
+							least - priority;
+	if (r >= 0)
+		r = cuda_status(device->driver.cuStreamCreateWithPriority(
+			&queue->stream, CU_STREAM_NON_BLOCKING, queue->priority));
+	if (r < 0) {
+		free(queue);
+		return r;
+	}
+	r = cuda_status(device->driver.cuEventCreate(&queue->event, CU_EVENT_DISABLE_TIMING));
+	if (r < 0) {
+		(void)device->driver.cuStreamDestroy(queue->stream);
+		free(queue);
+		return r;
+	}
+	*ret = queue;
+	return 0;
+}
+
+static void cuda_queue_destroy(struct kernel_device *device, struct kernel_queue *queue)
+{
+	if (!queue)
+		return;
+	if (cuda_enter(device) >= 0) {
+		(void)device->driver.cuEventDestroy(queue->event);
+		(void)device->driver.cuStreamDestroy(queue->stream);
+	}
+	free(queue);
+}
+
+static int cuda_queue_wait(struct kernel_device *device, struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 ? r : cuda_status(device->driver.cuStreamSynchronize(queue->stream));
+}
+
+static int cuda_queue_after(struct kernel_device *device, struct kernel_queue *queue,
+			    struct kernel_queue *first)
+{
+	int r = cuda_enter(device);
+
+	if (r >= 0)
+		r = cuda_status(device->driver.cuEventRecord(first->event, first->stream));
+	if (r >= 0)
+		r = cuda_status(device->driver.cuStreamWaitEvent(queue->stream, first->event, 0));
+	return r;
+}
+
+static int cuda_upload(struct kernel_device *device, void *to, const void *host, size_t bytes,
+		       struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 || !bytes ?
+		       r :
+		       cuda_status(device->driver.cuMemcpyHtoDAsync(cuda_address(to), host, bytes,
+								    queue->stream));
+}
+
+static int cuda_download(struct kernel_device *device, void *host, const void *from, size_t bytes,
+			 struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 || !bytes ?
+		       r :
+		       cuda_status(device->driver.cuMemcpyDtoHAsync(host, cuda_address(from), bytes,
+								    queue->stream));
+}
+
+static int cuda_copy(struct kernel_device *device, void *to, const void *from, size_t bytes,
+		     struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 || !bytes ?
+		       r :
+		       cuda_status(device->driver.cuMemcpyDtoDAsync(
+			       cuda_address(to), cuda_address(from), bytes, queue->stream));
+}
+
+static int cuda_zero(struct kernel_device *device, void *to, size_t bytes,
+		     struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 || !bytes ? r :
+				 cuda_status(device->driver.cuMemsetD8Async(cuda_address(to), 0,
+									    bytes, queue->stream));
+}
+
+/* ------------------------------------------------------------------------------------ graphs */
+
+static int cuda_graph_begin(struct kernel_device *device, struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 ? r :
+		       cuda_status(device->driver.cuStreamBeginCapture(
+			       queue->stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+}
+
+static int cuda_graph_end(struct kernel_device *device, struct kernel_queue *queue,
+			  struct kernel_graph **ret)
+{
+	CUgraphExec executable;
+	CUgraph graph = NULL;
+	int r = cuda_enter(device);
+
+	if (r >= 0)
+		r = cuda_status(device->driver.cuStreamEndCapture(queue->stream, &graph));
+	if (r < 0 || !graph)
+		return r < 0 ? r : -EIO;
+	r = cuda_status(device->driver.cuGraphInstantiateWithFlags(&executable, graph, 0));
+	(void)device->driver.cuGraphDestroy(graph);
+	if (r >= 0)
+		*ret = (struct kernel_graph *)(void *)executable;
+	return r;
+}
+
+static int cuda_graph_launch(struct kernel_device *device, struct kernel_graph *graph,
+			     struct kernel_queue *queue)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 ? r :
+		       cuda_status(device->driver.cuGraphLaunch((CUgraphExec)(void *)graph,
+								queue->stream));
+}
+
+static void cuda_graph_destroy(struct kernel_device *device, struct kernel_graph *graph)
+{
+	if (graph && cuda_enter(device) >= 0)
+		(void)device->driver.cuGraphExecDestroy((CUgraphExec)(void *)graph);
+}
+
+/* --------------------------------------------------------------------------------- measuring */
+
+static int cuda_timer_mark(struct kernel_device *device, int slot, struct kernel_queue *queue)
+{
+	int r;
+
+	if (slot < 0 || slot >= KERNEL_TIMER_SLOTS)
+		return -EINVAL;
+	r = cuda_enter(device);
+	if (r >= 0 && !device->timer[slot])
+		r = cuda_status(
+			device->driver.cuEventCreate(&device->timer[slot], CU_EVENT_DEFAULT));
+	return r < 0 ? r :
+		       cuda_status(
+			       device->driver.cuEventRecord(device->timer[slot], queue->stream));
+}
+
+static int cuda_timer_read(struct kernel_device *device, int first, int second, int64_t *ret_ns)
+{
+	float milliseconds;
+	int r;
+
+	if (first < 0 || first >= KERNEL_TIMER_SLOTS || second < 0 ||
+	    second >= KERNEL_TIMER_SLOTS || !device->timer[first] || !device->timer[second])
+		return -EINVAL;
+	r = cuda_enter(device);
+	if (r >= 0)
+		r = cuda_status(device->driver.cuEventSynchronize(device->timer[second]));
+	if (r >= 0)
+		r = cuda_status(device->driver.cuEventElapsedTime(
+			&milliseconds, device->timer[first], device->timer[second]));
+	if (r >= 0)
+		*ret_ns = (int64_t)(1e6 * (double)milliseconds);
+	return r;
+}
+
+static const char *cuda_kernels_used(struct kernel_device *device, enum kernel_op op)
+{
+	size_t used = 0;
+
+	device->used_text[0] = '\0';
+	if ((unsigned int)op >= KERNEL_OP_COUNT)
+		return device->used_text;
+	for (int i = 0; i < device->used[op].count && used < sizeof(device->used_text); i++)
+		used += (size_t)snprintf(device->used_text + used, sizeof(device->used_text) - used,
+					 "%s%s", i ? "+" : "",
+					 cuda_kernel_name(device->used[op].kernel[i]));
+	return device->used_text;
+}
+
+/* ----------------------------------------------------------------------------------- the ops */
+
+/* What every op does around its launcher: the context, and which kernels it used. */
+#define X(name)                                                                        \
+	static inline int run_##name(struct kernel_device *device, const void *params, \
+				     struct kernel_queue *queue)                       \
+	{                                                                              \
+		const int r = cuda_enter(device);                                      \
+                                                                                       \
+		device->running = KERNEL_OP_##name;                                    \
+		device->used[KERNEL_OP_##name].count = 0;                              \
+		return r < 0 ? r : cuda_run_##name(device, params, queue);             \
+	}
+CUDA_OPS(X)
+#undef X
+
+const struct kernel_backend kernel_backend_cuda = {
+	.name = "cuda",
+	.description = "one NVIDIA GPU, BF16",
+	.activation = KERNEL_BF16,
+
+	.open = cuda_open,
+	.close = cuda_close,
+	.allocate = cuda_allocate,
+	.release = cuda_release,
+	.memory_available = cuda_memory_available,
+	.queue_create = cuda_queue_create,
+	.queue_destroy = cuda_queue_destroy,
+	.queue_wait = cuda_queue_wait,
+	.queue_after = cuda_queue_after,
+	.upload = cuda_upload,
+	.download = cuda_download,
+	.copy = cuda_copy,
+	.zero = cuda_zero,
+	.graph_begin = cuda_graph_begin,
+	.graph_end = cuda_graph_end,
+	.graph_launch = cuda_graph_launch,
+	.graph_destroy = cuda_graph_destroy,
+	.weight_prepare_bytes = cuda_weight_prepare_bytes,
+	.weight_prepare = cuda_weight_prepare,
+	.timer_mark = cuda_timer_mark,
+	.timer_read = cuda_timer_read,
+	.kernels_used = cuda_kernels_used,
+
+	.workspace = {
+#define X(name) [KERNEL_OP_##name] = cuda_workspace_##name,
+		CUDA_OPS_WITH_WORKSPACE(X)
+#undef X
+	},
+	.run = {
+#define X(name) [KERNEL_OP_##name] = run_##name,
+		CUDA_OPS(X)
+#undef X
+	},
+};

@@ -1,0 +1,11 @@
+/* What the table of the CUDA back end is put together from, besides the ops of device.h. */
+#pragma once
+
+#include "kernels/cuda/device.h"
+
+size_t cuda_weight_prepare_bytes(const struct kernel_device *device,
+				 const struct kernel_weight *weight);
+int cuda_weight_prepare(struct kernel_device *device, struct kernel_weight *weight, void *memory,
+			struct kernel_queue *queue);
+
+const char *cuda_kernel_name(enum cuda_kernel kernel);
