@@ -10,6 +10,9 @@ int media_source_open(const struct media_source_wish *wish, struct media_source 
 
 	if (strncmp(wish->path, pattern, sizeof(pattern) - 1) == 0)
 		return media_source_pattern_open(wish, ret, error);
+	/* Standard input cannot be read twice. */
+	if (wish->endless && strcmp(wish->path, "-") != 0)
+		return media_source_endless_open(wish, ret, error);
 	return media_source_file_open(wish, ret, error);
 }
 

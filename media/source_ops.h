@@ -17,5 +17,7 @@ struct media_source {
 
 int media_source_file_open(const struct media_source_wish *wish, struct media_source **ret,
 			   struct sana_error *error);
+int media_source_endless_open(const struct media_source_wish *wish, struct media_source **ret,
+			      struct sana_error *error);
 int media_source_pattern_open(const struct media_source_wish *wish, struct media_source **ret,
 			      struct sana_error *error);

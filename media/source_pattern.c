@@ -37,25 +37,28 @@ static void pattern_draw(const struct pattern *p)
 {
 	const int t = (int)(p->frame % PERIOD_FRAMES);
 	const int shift = t * p->width / PERIOD_FRAMES;
+	const size_t row = 3 * (size_t)p->width;
 	const int side = MAX_OF(1, p->height / 4);
 	const int swing = t < PERIOD_FRAMES / 2 ? t : PERIOD_FRAMES - t; /* there and back */
 	const int left = swing * (p->width - side) / (PERIOD_FRAMES / 2);
 	const int top = (p->height * 3 / 4 - side) / 2;
 
-	for (int y = 0; y < p->height; y++)
-		for (int x = 0; x < p->width; x++) {
-			uint8_t *to = p->rgb + 3 * ((size_t)y * (size_t)p->width + (size_t)x);
-			const int bar = (x + shift) % p->width * BARS / p->width;
-			const bool square = x >= left && x < left + side && y >= top &&
-					    y < top + side;
-
-			if (square)
-				memcpy(to, (uint8_t[]){ 240, 140, 60 }, 3);
-			else if (y >= p->height * 3 / 4)
-				memset(to, x * 255 / MAX_OF(1, p->width - 1), 3);
-			else
-				memcpy(to, bars[bar], 3);
-		}
+	/* One row of each kind, copied to those below; the ramp never changes. */
+	for (int x = 0; x < p->width; x++)
+		memcpy(p->rgb + 3 * (size_t)x, bars[(x + shift) % p->width * BARS / p->width], 3);
+	for (int y = 1; y < p->height * 3 / 4; y++)
+		memcpy(p->rgb + row * (size_t)y, p->rgb, row);
+	for (int y = p->height * 3 / 4; y < p->height; y++)
+		if (y == p->height * 3 / 4)
+			for (int x = 0; x < p->width; x++)
+				memset(p->rgb + row * (size_t)y + 3 * (size_t)x,
+				       x * 255 / MAX_OF(1, p->width - 1), 3);
+		else
+			memcpy(p->rgb + row * (size_t)y, p->rgb + row * (size_t)(y - 1), row);
+	for (int y = MAX_OF(top, 0); y < MIN_OF(top + side, p->height); y++)
+		for (int x = left; x < MIN_OF(left + side, p->width); x++)
+			memcpy(p->rgb + row * (size_t)y + 3 * (size_t)x,
+			       (uint8_t[]){ 240, 140, 60 }, 3);
 }
 
 static int64_t pattern_time_ns(const struct pattern *p, int64_t frame)
@@ -103,7 +106,10 @@ static void pattern_describe(struct pattern *p, int64_t duration_ns)
 {
 	struct media_source_info *info = &p->source.info;
 
-	while (pattern_time_ns(p, p->frames) < duration_ns)
+	/* Without an end: 12 years, as far as its times go. */
+	if (duration_ns == INT64_MAX)
+		p->frames = INT64_MAX / SECOND_NS;
+	while (duration_ns < INT64_MAX && pattern_time_ns(p, p->frames) < duration_ns)
 		p->frames++;
 	*info = (struct media_source_info){
 		.width = p->width,
@@ -122,7 +128,9 @@ static void pattern_describe(struct pattern *p, int64_t duration_ns)
 int media_source_pattern_open(const struct media_source_wish *wish, struct media_source **ret,
 			      struct sana_error *error)
 {
-	const int64_t duration_ns = wish->duration_ns > 0 ? wish->duration_ns : 10 * SECOND_NS;
+	const int64_t duration_ns = wish->endless	  ? INT64_MAX :
+				    wish->duration_ns > 0 ? wish->duration_ns :
+							    10 * SECOND_NS;
 	const int width = wish->width ? wish->width : DEFAULT_WIDTH;
 	const int height = wish->height ? wish->height : DEFAULT_HEIGHT;
 	struct pattern *p;
