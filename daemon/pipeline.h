@@ -69,7 +69,7 @@ struct pipeline_engine {
 	int (*model_open)(const struct sana_model_options *options, struct sana_model **ret,
 			  struct sana_error *error);
 	struct sana_model *(*model_unref)(struct sana_model *model);
-	const struct model_config *(*model_config)(const struct sana_model *model);
+	struct sana_model *(*model_ref)(struct sana_model *model);
 	const char *(*model_backend)(const struct sana_model *model);
 	int (*prompt_create)(struct sana_model *model, const char *text, struct sana_prompt **ret,
 			     struct sana_error *error);
@@ -143,10 +143,11 @@ struct pipeline *pipeline_destroy(struct pipeline *pipeline);
 /* ------------------------------------------------------------------------------------- events */
 
 enum pipeline_event_kind {
-	PIPELINE_EVENT_LOADING,	       /* text: what; fraction_percent */
-	PIPELINE_EVENT_MODEL,	       /* weights are resident; text: directory; name: back end */
-	PIPELINE_EVENT_WARM,	       /* one chunk ran: the first frame is as quick as any */
-	PIPELINE_EVENT_RUNNING,	       /* the first edited frame was shown, or again after a loss */
+	PIPELINE_EVENT_LOADING, /* text: what; percent */
+	PIPELINE_EVENT_BACKEND, /* name: one that did not open; text: why; the next is tried */
+	PIPELINE_EVENT_MODEL,	/* weights are resident; text: directory; name: back end */
+	PIPELINE_EVENT_WARM,	/* one chunk ran: the first frame is as quick as any */
+	PIPELINE_EVENT_RUNNING, /* the first edited frame was shown, or again after a loss */
 	PIPELINE_EVENT_PROMPT_APPLIED, /* ticket, chunk */
 	PIPELINE_EVENT_PROMPT_REFUSED, /* ticket, name, text */
 	PIPELINE_EVENT_FAULT,	       /* name, text; on: it appeared, else it is over */
@@ -183,6 +184,8 @@ void pipeline_set_settings(struct pipeline *pipeline, const struct pipeline_sett
 /* The newest waiting prompt wins; one that it replaces is answered by PROMPT_REFUSED, "prompt.replaced". */
 uint64_t pipeline_set_prompt(struct pipeline *pipeline, const char *text);
 void pipeline_reset(struct pipeline *pipeline);
+/* Devices came or went: what waits to open one again tries at once. */
+void pipeline_retry(struct pipeline *pipeline);
 /* PNG, source beside result, written by a thread of its own; the descriptor is taken over. One at a
  * time: −EBUSY "snapshot.busy". */
 int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_ticket,
@@ -194,7 +197,7 @@ int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_t
  * Moves while the pipeline does what it should: edited frames come out, or it rests, waits for a lost
  * device, or loads. Stands still when a thread hangs. The watchdog is fed by it.
  */
-uint64_t pipeline_progress(const struct pipeline *pipeline);
+uint64_t pipeline_progress(struct pipeline *pipeline);
 
 struct pipeline_fault_count {
 	char name[48];
@@ -205,6 +208,7 @@ struct pipeline_fault_count {
 struct pipeline_statistics {
 	uint64_t frames_captured; /* read from the source */
 	uint64_t frames_lost;	  /* the source said so: damaged, no signal */
+	uint64_t frames_missed;	  /* a device had them and nobody took them in time */
 	uint64_t dropped_overload, dropped_ring, dropped_stale; /* before the model, by cause */
 	uint64_t frames_edited;					/* came out of the engine */
 	uint64_t frames_screened;				/* kept back by the screen */

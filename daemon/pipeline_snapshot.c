@@ -1,0 +1,191 @@
+/* The snapshot thread: source beside result as a PNG, into a descriptor that may be slow. */
+#include "daemon/pipeline_private.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <png.h>
+#include <unistd.h>
+
+enum { PATIENCE_S = 10 }; /* for a reader that does not read */
+
+struct writer {
+	struct pipeline *pipeline;
+	int fd;
+	int64_t deadline_ns;
+	int failure;
+};
+
+/* Descriptors of others may block: PIPE_BUF bytes do not where poll says so. */
+static int writable_wait(const struct writer *w)
+{
+	struct pollfd fd[] = { { .fd = w->fd, .events = POLLOUT },
+			       { .fd = w->pipeline->stop_fd, .events = POLLIN } };
+
+	if (poll(fd, ARRAY_SIZE(fd), clock_poll_ms(w->deadline_ns)) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (fd[1].revents)
+		return -ECANCELED;
+	return fd[0].revents ? 0 : -ETIMEDOUT;
+}
+
+static void write_all(png_structp png, png_bytep data, size_t bytes)
+{
+	struct writer *w = png_get_io_ptr(png);
+
+	while (bytes > 0 && w->failure == 0) {
+		ssize_t n;
+
+		w->failure = writable_wait(w);
+		if (w->failure < 0)
+			break;
+		n = write(w->fd, data, MIN_OF(bytes, PIPE_BUF));
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			w->failure = -errno;
+		if (n > 0) {
+			data += n;
+			bytes -= (size_t)n;
+		}
+	}
+	if (w->failure < 0)
+		png_error(png, "write");
+}
+
+static void write_flush(png_structp png)
+{
+	(void)png;
+}
+
+/* libpng's own way to say these is the standard error. */
+static void png_complain(png_structp png, png_const_charp text)
+{
+	(void)text;
+	png_longjmp(png, 1);
+}
+
+static void png_ignore(png_structp png, png_const_charp text)
+{
+	(void)png;
+	(void)text;
+}
+
+/* Two pictures side by side; row by row, so that one row is all the memory it takes. */
+static int png_write_pair(struct writer *w, const struct frame *left, const struct frame *right,
+			  uint8_t *row)
+{
+	const size_t bytes = frame_row_bytes(left);
+	const png_uint_32 width = (png_uint_32)left->pool->width;
+	const png_uint_32 height = (png_uint_32)left->pool->height;
+	png_structp png =
+		png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, png_complain, png_ignore);
+	png_infop info = png ? png_create_info_struct(png) : NULL;
+
+	if (!info) {
+		png_destroy_write_struct(&png, NULL);
+		return -ENOMEM;
+	}
+	if (setjmp(png_jmpbuf(png))) {
+		png_destroy_write_struct(&png, &info);
+		return w->failure ? w->failure : -EIO;
+	}
+	png_set_write_fn(png, w, write_all, write_flush);
+	png_set_IHDR(png, info, 2 * width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+		     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+	png_set_compression_level(png, 3);
+	png_write_info(png, info);
+	for (png_uint_32 y = 0; y < height; y++) {
+		memcpy(row, left->rgb + bytes * y, bytes);
+		memcpy(row + bytes, right->rgb + bytes * y, bytes);
+		png_write_row(png, row);
+	}
+	png_write_end(png, info);
+	png_destroy_write_struct(&png, &info);
+	return 0;
+}
+
+static void *snapshot_main(void *argument)
+{
+	struct pipeline *p = argument;
+	struct snapshot *s = &p->snapshot;
+	struct writer writer = { p, s->descriptor, clock_now_ns() + PATIENCE_S * CLOCK_SECOND_NS,
+				 0 };
+	struct pipeline_event event = { .kind = PIPELINE_EVENT_SNAPSHOT, .ticket = s->ticket };
+	uint8_t *row = malloc(2 * frame_row_bytes(s->result));
+	int r = -ENOMEM;
+
+	if (row)
+		r = png_write_pair(&writer, s->source, s->result, row);
+	free(row);
+	(void)close(s->descriptor);
+	if (r < 0) {
+		(void)snprintf(event.name, sizeof(event.name), "snapshot.write");
+		(void)snprintf(event.text, sizeof(event.text),
+			       "The snapshot could not be written: %s.", strerror(-r));
+	}
+	s->source = frame_unref(s->source);
+	s->result = frame_unref(s->result);
+	events_send(&p->events, &event);
+	atomic_store(&s->busy, false);
+	return NULL;
+}
+
+void snapshot_join(struct pipeline *p)
+{
+	if (p->snapshot.started)
+		(void)pthread_join(p->snapshot.thread, NULL);
+	p->snapshot.started = false;
+}
+
+/* The newest source frame, or the result itself where there is none; what is shown. */
+static int pictures_take(struct pipeline *p, struct sana_error *error)
+{
+	struct snapshot *s = &p->snapshot;
+
+	(void)pthread_mutex_lock(&p->lock);
+	if (p->present.shown)
+		s->result = frame_ref(p->present.shown);
+	if (p->capture.latest)
+		s->source = frame_ref(p->capture.latest);
+	(void)pthread_mutex_unlock(&p->lock);
+	if (s->source && s->result)
+		return 0;
+	s->source = frame_unref(s->source);
+	s->result = frame_unref(s->result);
+	return sana_error_set(error, -ENODATA, "snapshot.nothing",
+			      "There is no picture yet: start the stream and wait for its source.");
+}
+
+int pipeline_snapshot(struct pipeline *p, int descriptor, uint64_t *ret_ticket,
+		      struct sana_error *error)
+{
+	struct snapshot *s = &p->snapshot;
+	int r;
+
+	if (atomic_load(&s->busy)) {
+		(void)close(descriptor);
+		return sana_error_set(error, -EBUSY, "snapshot.busy",
+				      "Another snapshot is being written; try again.");
+	}
+	snapshot_join(p);
+	r = pictures_take(p, error);
+	if (r < 0) {
+		(void)close(descriptor);
+		return r;
+	}
+	s->descriptor = descriptor;
+	s->ticket++;
+	atomic_store(&s->busy, true);
+	r = -pthread_create(&s->thread, NULL, snapshot_main, p);
+	if (r < 0) {
+		atomic_store(&s->busy, false);
+		s->source = frame_unref(s->source);
+		s->result = frame_unref(s->result);
+		(void)close(descriptor);
+		return sana_error_set(error, r, "memory", "No thread for the snapshot.");
+	}
+	s->started = true;
+	*ret_ticket = s->ticket;
+	return 0;
+}
