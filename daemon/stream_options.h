@@ -32,11 +32,17 @@ int live_stream_create(const struct live_stream_options *options, struct live_st
 struct live_stream *
 live_stream_destroy(struct live_stream *stream); /* NULL accepted; returns NULL */
 
+/* A device came or went: what waits for one tries at once. */
+void live_stream_devices_changed(struct live_stream *stream);
+
+/* The process ends: nothing starts any more. Files are completed by live_stream_destroy. */
+void live_stream_shut_down(struct live_stream *stream);
+
 /* Why it is what it is, one line for STATUS= and the log: "running: 24.0 frames/s, 1.31 s old". */
 void live_stream_describe(struct live_stream *stream, char *ret, size_t bytes);
 
 /* The watchdog's: moves while there is progress (daemon/pipeline.h). */
-uint64_t live_stream_progress(const struct live_stream *stream);
+uint64_t live_stream_progress(struct live_stream *stream);
 
 /* Weights resident and one warm chunk done: READY=1 may be sent. */
 bool live_stream_is_ready(const struct live_stream *stream);

@@ -1,0 +1,310 @@
+/* The live stream: requests of its users. */
+#include "daemon/stream_private.h"
+
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static int text_copy(char *to, size_t bytes, const char *from, const char *what,
+		     struct sana_error *error)
+{
+	if (strlen(from) >= bytes)
+		return sana_error_set(error, -E2BIG, "request.too-long",
+				      "%s has %zu bytes; at most %zu are taken.", what,
+				      strlen(from), bytes - 1);
+	(void)snprintf(to, bytes, "%s", from);
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------------- requests */
+
+static int prompt_check(struct live_stream *s, const char *text, struct sana_error *error)
+{
+	if (strlen(text) >= PIPELINE_PROMPT_BYTES)
+		return sana_error_set(error, -E2BIG, "prompt.too-long",
+				      "The prompt has %zu bytes; at most %d are taken.",
+				      strlen(text), PIPELINE_PROMPT_BYTES - 1);
+	if (text[strspn(text, " \t\r\n")] == '\0')
+		return sana_error_set(error, -EINVAL, "prompt.empty",
+				      "The prompt is empty: say what is to change.");
+	return s->options.check_prompt ? s->options.check_prompt(s->options.context, text, error) :
+					 0;
+}
+
+int live_stream_set_prompt(struct live_stream *s, const char *text, uint64_t *ret_ticket,
+			   struct sana_error *error)
+{
+	int r;
+
+	r = prompt_check(s, text, error);
+	if (r < 0)
+		return r;
+	(void)snprintf(s->prompt, sizeof(s->prompt), "%s", text);
+	s->prompt_ticket = pipeline_set_prompt(s->pipeline, text);
+	if (ret_ticket)
+		*ret_ticket = s->prompt_ticket;
+	stream_say_property(s, "Prompt");
+	return 0;
+}
+
+int live_stream_set_policy(struct live_stream *s, const char *name, struct sana_error *error)
+{
+	return stream_policy_check(s->backend, name, error);
+}
+
+static int source_check(const char *identity, struct sana_error *error)
+{
+	static const char *const kinds[] = { "v4l2:", "file:/", "pattern:" };
+
+	if (!*identity)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strncmp(identity, kinds[i], strlen(kinds[i])) == 0)
+			return 0;
+	return sana_error_set(error, -EINVAL, "source.identity",
+			      "\"%.100s\" names no source: use v4l2:by-id/NAME, v4l2:by-path/NAME, "
+			      "v4l2:card=NAME, file:/PATH or pattern:.",
+			      identity);
+}
+
+int live_stream_set_source(struct live_stream *s, const char *identity, struct sana_error *error)
+{
+	int r;
+
+	r = source_check(identity, error);
+	if (r == 0)
+		r = text_copy(s->source, sizeof(s->source), identity, "The source's name", error);
+	if (r < 0)
+		return r;
+	log_info("The source is %s.", *identity ? identity : "none");
+	s->running = false;
+	pipeline_set_source(s->pipeline, identity);
+	stream_say_property(s, "Source");
+	stream_update_state(s);
+	return 0;
+}
+
+static int sink_check(const char *identity, struct sana_error *error)
+{
+	static const char *const kinds[] = { "loopback:", "kms:", "file:/" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strncmp(identity, kinds[i], strlen(kinds[i])) == 0)
+			return 0;
+	return sana_error_set(error, -EINVAL, "sink.identity",
+			      "\"%.100s\" names no sink: use loopback:label=NAME, loopback:, "
+			      "kms:CONNECTOR, kms: or file:/PATH.mp4.",
+			      identity);
+}
+
+int live_stream_set_sinks(struct live_stream *s, const char *const *identities, int count,
+			  struct sana_error *error)
+{
+	int r = 0;
+
+	for (int i = 0; i < count && r == 0; i++)
+		r = sink_check(identities[i], error);
+	if (r == 0)
+		r = pipeline_set_sinks(s->pipeline, identities, count, error);
+	if (r < 0)
+		return r;
+	s->sinks = count;
+	for (int i = 0; i < count; i++) {
+		(void)snprintf(s->sink[i], sizeof(s->sink[i]), "%s", identities[i]);
+		s->sink_list[i] = s->sink[i];
+	}
+	stream_say_property(s, "Sinks");
+	return 0;
+}
+
+int live_stream_start(struct live_stream *s, struct sana_error *error)
+{
+	if (s->stopping)
+		return sana_error_set(error, -ESHUTDOWN, "stream.stopping",
+				      "The daemon is on its way out.");
+	if (s->started)
+		return 0;
+	s->started = true;
+	s->running = false;
+	pipeline_set_active(s->pipeline, true);
+	stream_update_state(s);
+	return 0;
+}
+
+int live_stream_stop(struct live_stream *s, struct sana_error *error)
+{
+	(void)error;
+	s->autostart = false;
+	s->started = s->paused = s->running = false;
+	pipeline_set_active(s->pipeline, false);
+	pipeline_set_paused(s->pipeline, false);
+	stream_update_state(s);
+	return 0;
+}
+
+static int pause_set(struct live_stream *s, bool paused, struct sana_error *error)
+{
+	if (!s->started)
+		return sana_error_set(error, -ESRCH, "stream.idle",
+				      "The stream is stopped: start it first.");
+	s->paused = paused;
+	if (paused)
+		s->running = false;
+	pipeline_set_paused(s->pipeline, paused);
+	stream_update_state(s);
+	return 0;
+}
+
+int live_stream_pause(struct live_stream *s, struct sana_error *error)
+{
+	return pause_set(s, true, error);
+}
+
+int live_stream_resume(struct live_stream *s, struct sana_error *error)
+{
+	return pause_set(s, false, error);
+}
+
+int live_stream_reset(struct live_stream *s, struct sana_error *error)
+{
+	(void)error;
+	pipeline_reset(s->pipeline);
+	return 0;
+}
+
+int live_stream_snapshot(struct live_stream *s, int descriptor, uint64_t *ret_ticket,
+			 struct sana_error *error)
+{
+	return pipeline_snapshot(s->pipeline, descriptor, ret_ticket, error);
+}
+
+/* ---------------------------------------------------------------------------------- configuration */
+
+static void base_take(struct live_stream_base *base, const struct live_stream_config *config)
+{
+	(void)snprintf(base->source, sizeof(base->source), "%s", config->source);
+	(void)snprintf(base->prompt, sizeof(base->prompt), "%s", config->prompt);
+	base->sinks = config->sink_count;
+	for (int i = 0; i < config->sink_count; i++)
+		(void)snprintf(base->sink[i], sizeof(base->sink[i]), "%s", config->sinks[i]);
+}
+
+/* What differs from `old`; what a client has set since stays where the file still says the same. */
+static int base_apply(struct live_stream *s, const struct live_stream_config *config,
+		      const struct live_stream_base *old, struct sana_error *error)
+{
+	struct live_stream_base now = { 0 };
+	int r = 0;
+
+	base_take(&now, config);
+	if (!old || strcmp(old->source, now.source) != 0)
+		r = live_stream_set_source(s, now.source, error);
+	if (r == 0 &&
+	    (!old || old->sinks != now.sinks || memcmp(old->sink, now.sink, sizeof(now.sink)) != 0))
+		r = live_stream_set_sinks(s, config->sinks, config->sink_count, error);
+	if (r == 0 && now.prompt[0] && (!old || strcmp(old->prompt, now.prompt) != 0))
+		r = live_stream_set_prompt(s, now.prompt, NULL, error);
+	if (r == 0)
+		s->base = now;
+	return r;
+}
+
+int live_stream_reload(struct live_stream *s, struct sana_error *error)
+{
+	struct live_stream_config config = { 0 };
+	struct live_stream_base old = s->base;
+	int r;
+
+	if (!s->options.reload)
+		return sana_error_set(error, -ENOTSUP, "reload.unsupported",
+				      "There is no configuration file to read again.");
+	r = s->options.reload(s->options.context, &config, error);
+	if (r == 0)
+		r = base_apply(s, &config, &old, error);
+	if (r < 0)
+		return r;
+	pipeline_set_settings(s->pipeline, &config.pipeline.settings);
+	log_info("The configuration was read again.");
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------------- creation */
+
+static int poll_add(int epoll, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int descriptors_open(struct live_stream *s)
+{
+	int r;
+
+	s->own_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->fd = epoll_create1(EPOLL_CLOEXEC);
+	if (s->own_fd < 0 || s->fd < 0)
+		return -errno;
+	r = poll_add(s->fd, s->own_fd);
+	return r < 0 ? r : poll_add(s->fd, pipeline_event_fd(s->pipeline));
+}
+
+int live_stream_create(const struct live_stream_options *options, struct live_stream **ret,
+		       struct sana_error *error)
+{
+	struct live_stream *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
+	s->options = *options;
+	s->state = LIVE_STATE_INVALID;
+	s->autostart = options->config.autostart;
+	s->watched = true;
+	s->fd = s->own_fd = -1;
+	r = pipeline_create(&options->config.pipeline, &s->pipeline, error);
+	if (r == 0) {
+		r = descriptors_open(s);
+		if (r < 0)
+			(void)sana_error_set(error, r, "memory", "No descriptors: %s.",
+					     strerror(-r));
+	}
+	if (r == 0)
+		r = base_apply(s, &options->config, NULL, error);
+	if (r < 0) {
+		(void)live_stream_destroy(s);
+		return r;
+	}
+	stream_update_state(s);
+	*ret = s;
+	return 0;
+}
+
+struct live_stream *live_stream_destroy(struct live_stream *s)
+{
+	if (!s)
+		return NULL;
+	(void)pipeline_destroy(s->pipeline);
+	if (s->fd >= 0)
+		(void)close(s->fd);
+	if (s->own_fd >= 0)
+		(void)close(s->own_fd);
+	free(s);
+	return NULL;
+}
+
+void live_stream_devices_changed(struct live_stream *s)
+{
+	pipeline_retry(s->pipeline);
+}
+
+void live_stream_shut_down(struct live_stream *s)
+{
+	s->stopping = true;
+	pipeline_set_active(s->pipeline, false);
+	stream_update_state(s);
+}
