@@ -133,6 +133,10 @@ struct cuda_launch {
 int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
 		const struct cuda_launch *launch);
 
+/* A grid that strides over `elements` elements with 256 threads a block. */
+int cuda_launch_flat(struct kernel_device *device, struct kernel_queue *queue,
+		     enum cuda_kernel kernel, size_t elements, const void *params);
+
 /* Blocks of a kernel that fit on one multiprocessor together; asked once, at opening time or later. */
 int cuda_resident_blocks(struct kernel_device *device, enum cuda_kernel kernel, int threads,
 			 unsigned int shared_bytes);

@@ -4,17 +4,59 @@
  */
 #pragma once
 
-#define CUDA_FAMILIES(X) X(weights)
+/* clang-format off: one line each, so that additions meet in no other's line. */
+#define CUDA_FAMILIES(X) \
+	X(weights) \
+	X(norm) \
+	X(elementwise) \
+	X(mixffn) \
+	X(pixel)
 
-#define CUDA_KERNELS(X) X(weights, weights_pack)
+#define CUDA_KERNELS(X) \
+	X(weights, weights_pack) \
+	X(norm, layer_norm_modulate) \
+	X(norm, layer_norm_modulate_any) \
+	X(norm, rms_norm) \
+	X(norm, rms_norm_any) \
+	X(norm, qk_norm_rope) \
+	X(norm, qk_norm_rope_any) \
+	X(norm, rope_half) \
+	X(norm, rope_shift) \
+	X(elementwise, embedding) \
+	X(elementwise, glu_gelu) \
+	X(elementwise, concat) \
+	X(elementwise, euler_step) \
+	X(elementwise, health) \
+	X(elementwise, channel_affine) \
+	X(elementwise, noise) \
+	X(mixffn, depthwise_glu) \
+	X(mixffn, depthwise_glu_any) \
+	X(pixel, patchify) \
+	X(pixel, unpatchify)
 
 /*
  * The ops there are (cuda_run_NAME), and those of them that want a workspace (cuda_workspace_NAME too).
- * What is not listed answers −ENOTSUP while a model is planned.
+ * What is not listed answers -ENOTSUP while a model is planned.
  */
-#define CUDA_OPS(X)
+#define CUDA_OPS(X) \
+	X(layer_norm_modulate) \
+	X(rms_norm) \
+	X(qk_norm_rope) \
+	X(rope_half) \
+	X(rope_shift) \
+	X(embedding) \
+	X(glu_gelu) \
+	X(concat) \
+	X(euler_step) \
+	X(health) \
+	X(channel_affine) \
+	X(noise) \
+	X(depthwise_glu) \
+	X(patchify) \
+	X(unpatchify)
 
 #define CUDA_OPS_WITH_WORKSPACE(X)
+/* clang-format on */
 
 enum cuda_family {
 #define X(family) CUDA_FAMILY_##family,

@@ -56,6 +56,22 @@ int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
 		&config, device->function[launch->kernel], params, NULL));
 }
 
+int cuda_launch_flat(struct kernel_device *device, struct kernel_queue *queue,
+		     enum cuda_kernel kernel, size_t elements, const void *params)
+{
+	enum { THREADS = 256, BLOCKS_A_MULTIPROCESSOR = 32 };
+	const size_t most = BLOCKS_A_MULTIPROCESSOR * (size_t)device->properties.multiprocessors;
+	const size_t blocks = (elements + THREADS - 1) / THREADS;
+
+	return cuda_launch(device, queue,
+			   &(struct cuda_launch){
+				   .kernel = kernel,
+				   .grid = { (unsigned int)(blocks < most ? blocks : most) },
+				   .block = { THREADS },
+				   .params = params,
+			   });
+}
+
 int cuda_resident_blocks(struct kernel_device *device, enum cuda_kernel kernel, int threads,
 			 unsigned int shared_bytes)
 {

@@ -45,8 +45,6 @@ static int rows_pack(struct kernel_device *d, const struct kernel_weight *w, voi
 		.tap_count = w->tap_count,
 	};
 	const size_t elements = (size_t)rows * (size_t)w->in * (size_t)w->tap_count;
-	const unsigned int most = 32u * (unsigned int)d->properties.multiprocessors;
-	unsigned int blocks = cuda_blocks(elements, 256);
 	int r;
 
 	d->staging_next = !slot;
@@ -56,13 +54,7 @@ static int rows_pack(struct kernel_device *d, const struct kernel_weight *w, voi
 			d->staging[slot], (const char *)w->data + (size_t)first * row_bytes,
 			(size_t)rows * row_bytes, queue->stream));
 	if (r >= 0)
-		r = cuda_launch(d, queue,
-				&(struct cuda_launch){
-					.kernel = CUDA_KERNEL_weights_pack,
-					.grid = { blocks < most ? blocks : most },
-					.block = { 256 },
-					.params = &params,
-				});
+		r = cuda_launch_flat(d, queue, CUDA_KERNEL_weights_pack, elements, &params);
 	if (r >= 0)
 		r = cuda_status(d->driver.cuEventRecord(d->staging_free[slot], queue->stream));
 	return r;

@@ -1,0 +1,158 @@
+/*
+ * Depth-wise 3×3 convolution with a gated unit (kernel_depthwise_glu): d = conv(a) + bias over 2F
+ * channels, y = d[0:F] ⊙ silu(d[F:2F]).
+ *
+ * A thread has 4 channels of each half and walks along a strip of one picture row, the nine weights and
+ * a window of three columns in registers: an element is read from L2 three times (rows) and from
+ * memory once.
+ */
+#include "kernels/cuda/mixffn.h"
+#include "kernels/cuda/mma.cuh"
+
+enum { LANES = 4 };
+
+struct four {
+	float v[LANES];
+};
+
+static __device__ __forceinline__ struct four four_of(uint2 bits)
+{
+	struct four f = { { bf16_low(bits.x), bf16_high(bits.x), bf16_low(bits.y),
+			    bf16_high(bits.y) } };
+
+	return f;
+}
+
+static __device__ __forceinline__ struct four four_floats(const float *from)
+{
+	const float4 v = *(const float4 *)from;
+	struct four f = { { v.x, v.y, v.z, v.w } };
+
+	return f;
+}
+
+/* One half's part of a pixel: three rows of the newest column; zero outside the picture. */
+struct column {
+	uint2 row[3];
+};
+
+static __device__ __forceinline__ struct column
+column_load(const uint16_t *a, size_t row_elements, size_t ld, int y, int height, int x, int width)
+{
+	struct column c;
+
+#pragma unroll
+	for (int r = 0; r < 3; r++) {
+		const bool inside = y + r >= 1 && y + r <= height && x >= 0 && x < width;
+
+		c.row[r] = make_uint2(0, 0);
+		if (inside)
+			c.row[r] = *(const uint2 *)(a + (ptrdiff_t)(r - 1) * row_elements +
+						    (ptrdiff_t)x * ld);
+	}
+	return c;
+}
+
+static __device__ __forceinline__ struct four
+convolve(const struct column window[3], const struct four weight[9], const struct four &bias)
+{
+	struct four d = bias;
+
+#pragma unroll
+	for (int r = 0; r < 3; r++)
+#pragma unroll
+		for (int c = 0; c < 3; c++) {
+			const struct four x = four_of(window[c].row[r]);
+
+#pragma unroll
+			for (int i = 0; i < LANES; i++)
+				d.v[i] += weight[3 * r + c].v[i] * x.v[i];
+		}
+	return d;
+}
+
+static __device__ __forceinline__ float silu(float a)
+{
+	return a / (1.0f + exp2_approx(-1.4426950408889634f * a));
+}
+
+/* Grid: quads of features, rows of all frames, strips. F a multiple of 4, 16-byte addresses. */
+extern "C" __global__ void __launch_bounds__(128)
+	depthwise_glu(const __grid_constant__ struct depthwise_glu_params p)
+{
+	const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * LANES;
+	const int row = blockIdx.y, y = row % p.height, x_first = blockIdx.z * p.strip;
+	const int x_end = min(x_first + p.strip, p.width);
+	const size_t ld = 2 * (size_t)p.features, row_elements = ld * p.width;
+	const uint16_t *a = (const uint16_t *)p.a + row * row_elements + channel;
+	uint16_t *out = (uint16_t *)p.y + (size_t)row * p.width * p.features + channel;
+	struct four weight[2][9], bias[2];
+	struct column window[2][3];
+
+	if (channel >= p.features)
+		return;
+#pragma unroll
+	for (int half = 0; half < 2; half++) {
+#pragma unroll
+		for (int k = 0; k < 9; k++)
+			weight[half][k] =
+				four_floats(p.weight + k * ld + half * p.features + channel);
+		bias[half] = four_floats(p.bias + half * p.features + channel);
+	}
+	dependency_wait();
+#pragma unroll
+	for (int half = 0; half < 2; half++)
+#pragma unroll
+		for (int c = 0; c < 2; c++)
+			window[half][c] = column_load(a + half * p.features, row_elements, ld, y,
+						      p.height, x_first - 1 + c, p.width);
+	for (int x = x_first; x < x_end; x++) {
+		struct four d[2];
+		uint2 bits;
+
+#pragma unroll
+		for (int half = 0; half < 2; half++) {
+			window[half][2] = column_load(a + half * p.features, row_elements, ld, y,
+						      p.height, x + 1, p.width);
+			d[half] = convolve(window[half], weight[half], bias[half]);
+			window[half][0] = window[half][1];
+			window[half][1] = window[half][2];
+		}
+		bits.x = bf16_pack(d[0].v[0] * silu(d[1].v[0]), d[0].v[1] * silu(d[1].v[1]));
+		bits.y = bf16_pack(d[0].v[2] * silu(d[1].v[2]), d[0].v[3] * silu(d[1].v[3]));
+		*(uint2 *)(out + (size_t)x * p.features) = bits;
+	}
+}
+
+/* Any number of features: a thread makes one element. */
+extern "C" __global__ void depthwise_glu_any(const __grid_constant__ struct depthwise_glu_params p)
+{
+	const size_t total = (size_t)p.frames * p.height * p.width * p.features;
+	const size_t ld = 2 * (size_t)p.features;
+
+	for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < total;
+	     i += (size_t)gridDim.x * blockDim.x) {
+		const size_t pixel = i / p.features, c = i % p.features;
+		const int x = pixel % p.width, y = pixel / p.width % p.height;
+		float d[2];
+
+		for (int half = 0; half < 2; half++) {
+			const size_t channel = c + half * p.features;
+
+			d[half] = p.bias[channel];
+			for (int k = 0; k < 9; k++) {
+				const int dy = k / 3 - 1, dx = k % 3 - 1;
+
+				if (y + dy < 0 || y + dy >= p.height || x + dx < 0 ||
+				    x + dx >= p.width)
+					continue;
+				d[half] +=
+					p.weight[k * ld + channel] *
+					bf16_value(((const uint16_t *)
+							    p.a)[(pixel + dy * p.width + dx) * ld +
+								 channel]);
+			}
+		}
+		((uint16_t *)p.y)[i] = bf16_bits(d[0] * silu(d[1]));
+	}
+}
