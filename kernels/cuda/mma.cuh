@@ -86,7 +86,7 @@ static __device__ __forceinline__ float tanh_approx(float a)
 static __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0,
 						uint32_t b1)
 {
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+	asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
 		     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 		     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -261,7 +261,7 @@ static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map)
 static __device__ __forceinline__ void tma_load_2d(uint32_t to, const CUtensorMap *map,
 						   uint32_t barrier, int c0, int c1)
 {
-	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::"
+	asm volatile("cp.async.bulk.tensor.2d.shared::cta.global.tile.mbarrier::complete_tx::"
 		     "bytes [%0], [%1, {%3,%4}], [%2];" ::"r"(to),
 		     "l"(map), "r"(barrier), "r"(c0), "r"(c1)
 		     : "memory");
@@ -270,7 +270,7 @@ static __device__ __forceinline__ void tma_load_2d(uint32_t to, const CUtensorMa
 static __device__ __forceinline__ void tma_load_3d(uint32_t to, const CUtensorMap *map,
 						   uint32_t barrier, int c0, int c1, int c2)
 {
-	asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::"
+	asm volatile("cp.async.bulk.tensor.3d.shared::cta.global.tile.mbarrier::complete_tx::"
 		     "bytes [%0], [%1, {%3,%4,%5}], [%2];" ::"r"(to),
 		     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
 		     : "memory");
@@ -279,7 +279,7 @@ static __device__ __forceinline__ void tma_load_3d(uint32_t to, const CUtensorMa
 static __device__ __forceinline__ void tma_load_4d(uint32_t to, const CUtensorMap *map,
 						   uint32_t barrier, int c0, int c1, int c2, int c3)
 {
-	asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::"
+	asm volatile("cp.async.bulk.tensor.4d.shared::cta.global.tile.mbarrier::complete_tx::"
 		     "bytes [%0], [%1, {%3,%4,%5,%6}], [%2];" ::"r"(to),
 		     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
 		     : "memory");

@@ -63,6 +63,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 #define WGMMA_D32 WGMMA_D16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define WGMMA_D48 WGMMA_D32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define WGMMA_D56 WGMMA_D48 ",%48,%49,%50,%51,%52,%53,%54,%55"
+#define WGMMA_D60 WGMMA_D56 ",%56,%57,%58,%59"
 #define WGMMA_D64 WGMMA_D56 ",%56,%57,%58,%59,%60,%61,%62,%63"
 #define WGMMA_D80 WGMMA_D64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 #define WGMMA_D96 WGMMA_D80 ",%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
@@ -78,6 +79,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 #define WGMMA_F16(i) WGMMA_F8(i), WGMMA_F8(i + 8)
 #define WGMMA_F32(i) WGMMA_F16(i), WGMMA_F16(i + 16)
 #define WGMMA_F56 WGMMA_F32(0), WGMMA_F16(32), WGMMA_F8(48)
+#define WGMMA_F60 WGMMA_F56, "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59])
 #define WGMMA_F64 WGMMA_F32(0), WGMMA_F32(32)
 #define WGMMA_F96 WGMMA_F64, WGMMA_F32(64)
 #define WGMMA_F120 WGMMA_F96, WGMMA_F16(96), WGMMA_F8(112)
@@ -109,6 +111,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 	}
 
 WGMMA_DEFINE(112, 56, WGMMA_D56, "%56", "%57", "%58", "%59", "%60", "%61", WGMMA_F56)
+WGMMA_DEFINE(120, 60, WGMMA_D60, "%60", "%61", "%62", "%63", "%64", "%65", WGMMA_F60)
 WGMMA_DEFINE(128, 64, WGMMA_D64, "%64", "%65", "%66", "%67", "%68", "%69", WGMMA_F64)
 WGMMA_DEFINE(192, 96, WGMMA_D96, "%96", "%97", "%98", "%99", "%100", "%101", WGMMA_F96)
 WGMMA_DEFINE(240, 120, WGMMA_D120, "%120", "%121", "%122", "%123", "%124", "%125", WGMMA_F120)
