@@ -10,7 +10,10 @@
 	X(norm) \
 	X(elementwise) \
 	X(mixffn) \
-	X(pixel)
+	X(pixel) \
+	X(gemm_mma) \
+	X(gemm_wgmma) \
+	X(gemm_any)
 
 #define CUDA_KERNELS(X) \
 	X(weights, weights_pack) \
@@ -32,7 +35,21 @@
 	X(mixffn, depthwise_glu) \
 	X(mixffn, depthwise_glu_any) \
 	X(pixel, patchify) \
-	X(pixel, unpatchify)
+	X(pixel, unpatchify) \
+	CUDA_GEMM(X, gemm_mma, 128x256) \
+	CUDA_GEMM(X, gemm_mma, 128x192) \
+	CUDA_GEMM(X, gemm_mma, 128x128) \
+	CUDA_GEMM(X, gemm_mma, 128x96) \
+	X(gemm_mma, gemm_mma_128x128_any) \
+	X(gemm_mma, gemm_mma_64x64_any) \
+	CUDA_GEMM(X, gemm_wgmma, 240x192) \
+	X(gemm_any, gemm_any)
+
+/* A kernel for each epilogue: kernels/cuda/gemm.h. */
+#define CUDA_GEMM(X, family, tile) \
+	X(family, family##_##tile) \
+	X(family, family##_##tile##_silu) \
+	X(family, family##_##tile##_residual)
 
 /*
  * The ops there are (cuda_run_NAME), and those of them that want a workspace (cuda_workspace_NAME too).
@@ -53,7 +70,9 @@
 	X(noise) \
 	X(depthwise_glu) \
 	X(patchify) \
-	X(unpatchify)
+	X(unpatchify) \
+	X(linear) \
+	X(temporal_conv)
 
 #define CUDA_OPS_WITH_WORKSPACE(X)
 /* clang-format on */

@@ -1,0 +1,385 @@
+/*
+ * Linear layers and the temporal convolution: checks, the choice of a kernel, tensor maps, launch.
+ * gemm.h says what the kernels compute.
+ */
+#include "kernels/cuda/gemm.h"
+
+#include <limits.h>
+
+#include "kernels/cuda/device.h"
+
+/* Tiles of rows × columns, `depth` of K in a stage of the ring; a kernel for each epilogue. */
+struct gemm_tiling {
+	int kernel[GEMM_EPILOGUES]; /* enum cuda_kernel, or NONE */
+	int rows, columns, depth;
+	int threads, blocks; /* of one multiprocessor */
+	unsigned int shared_bytes;
+	bool wgmma;
+	/* Sustained rate of full tiles relative to the first portable one (docs/speed-log.md). */
+	float rate;
+};
+
+enum { NONE = -1 };
+
+#define THREE(name) CUDA_KERNEL_##name, CUDA_KERNEL_##name##_silu, CUDA_KERNEL_##name##_residual
+#define RING(rows, columns, depth, stages) \
+	((unsigned int)(2 * ((rows) + (columns)) * (depth) * (stages) + 128))
+
+/* The first that costs least is taken. */
+static const struct gemm_tiling tilings[] = {
+	{ { THREE(gemm_wgmma_240x192), NONE },
+	  240,
+	  192,
+	  64,
+	  384,
+	  1,
+	  RING(240, 192, 64, 4) + 12 * 512,
+	  true,
+	  1.4f },
+	{ { THREE(gemm_mma_128x256), NONE },
+	  128,
+	  256,
+	  32,
+	  256,
+	  1,
+	  RING(128, 256, 32, 4),
+	  false,
+	  1.0f },
+	{ { THREE(gemm_mma_128x192), NONE },
+	  128,
+	  192,
+	  32,
+	  256,
+	  1,
+	  RING(128, 192, 32, 4),
+	  false,
+	  0.97f },
+	{ { THREE(gemm_mma_128x128), CUDA_KERNEL_gemm_mma_128x128_any },
+	  128,
+	  128,
+	  32,
+	  128,
+	  2,
+	  RING(128, 128, 32, 3),
+	  false,
+	  0.97f },
+	{ { THREE(gemm_mma_128x96), NONE }, 128, 96, 32, 128, 2, RING(128, 96, 32, 3), false, 0.92f },
+	{ { NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
+	  64,
+	  64,
+	  32,
+	  128,
+	  3,
+	  RING(64, 64, 32, 4),
+	  false,
+	  0.7f },
+};
+
+enum { TILINGS = sizeof(tilings) / sizeof(tilings[0]), ANY_TILE = 64, ANY_THREADS = 256 };
+
+static int ceil_div(int a, int b)
+{
+	return a / b + (a % b != 0);
+}
+
+/* -------------------------------------------------------------------------------------- choice */
+
+static bool aligned(const void *p, int64_t ld)
+{
+	return (uintptr_t)p % 16 == 0 && ld % 8 == 0;
+}
+
+/* The copy engine reads rows that begin at multiples of 16 bytes. */
+static bool rows_fit_tma(const struct gemm_params *p)
+{
+	return p->in % GEMM_K_MULTIPLE == 0 && aligned(p->x_data, p->ldx) &&
+	       (!p->has_left || aligned(p->left_data, p->ld_left));
+}
+
+static bool part_fits_vectors(const struct gemm_part *part)
+{
+	return !part->y_is_float && part->out % 8 == 0 && aligned(part->y, part->ldy) &&
+	       (!part->residual || aligned(part->residual, part->ld_residual)) &&
+	       (!part->inner || aligned(part->inner, part->ld_inner));
+}
+
+static bool part_is(const struct gemm_part *part, enum gemm_epilogue epilogue)
+{
+	switch (epilogue) {
+	case GEMM_PLAIN:
+		return part->vector && part->activation == KERNEL_IDENTITY && !part->residual;
+	case GEMM_SILU:
+		return part->vector && part->activation == KERNEL_SILU && !part->residual;
+	case GEMM_RESIDUAL:
+		return part->vector && part->activation == KERNEL_IDENTITY && part->residual;
+	case GEMM_ANY:
+	case GEMM_EPILOGUES:
+		break;
+	}
+	return true;
+}
+
+/* The first that all parts are. */
+static enum gemm_epilogue epilogue_of(const struct gemm_params *p)
+{
+	for (int e = GEMM_PLAIN; e < GEMM_ANY; e++) {
+		bool all = true;
+
+		for (int i = 0; i < p->parts; i++)
+			all = all && part_is(&p->part[i], (enum gemm_epilogue)e);
+		if (all)
+			return (enum gemm_epilogue)e;
+	}
+	return GEMM_ANY;
+}
+
+static int64_t tiles_of(const struct gemm_params *p, const struct gemm_tiling *k)
+{
+	int64_t columns = 0;
+
+	for (int i = 0; i < p->parts; i++)
+		columns += ceil_div(p->part[i].out, k->columns);
+	return columns * ceil_div(p->rows, k->rows);
+}
+
+/* Rounds of the multiprocessors times the work of a tile, in what the first kernel does at rate 1. */
+static double tiling_cost(const struct kernel_device *d, const struct gemm_params *p,
+			  const struct gemm_tiling *k)
+{
+	const int64_t n = d->properties.multiprocessors;
+	const double rounds = (double)((tiles_of(p, k) + n - 1) / n);
+
+	return rounds * k->rows * k->columns / (double)k->rate;
+}
+
+static bool tiling_usable(const struct kernel_device *d, const struct gemm_tiling *k,
+			  enum gemm_epilogue epilogue)
+{
+	return k->kernel[epilogue] != NONE && (!k->wgmma || d->properties.has_wgmma) &&
+	       k->shared_bytes <= (unsigned int)d->properties.shared_bytes;
+}
+
+static const struct gemm_tiling *tiling_choose(const struct kernel_device *d,
+					       const struct gemm_params *p,
+					       enum gemm_epilogue epilogue)
+{
+	const struct gemm_tiling *best = NULL;
+	double least = 0;
+
+	for (int i = 0; i < TILINGS; i++) {
+		double cost;
+
+		if (!tiling_usable(d, &tilings[i], epilogue))
+			continue;
+		cost = tiling_cost(d, p, &tilings[i]);
+		if (!best || cost < least) {
+			best = &tilings[i];
+			least = cost;
+		}
+	}
+	return best;
+}
+
+/* -------------------------------------------------------------------------------------- launch */
+
+/* [rows][columns] BF16, row stride ld, read in boxes of box_rows × depth. */
+static int map_encode(const struct kernel_device *d, CUtensorMap *map, const void *data,
+		      int64_t rows, int columns, int64_t ld, int box_rows, int depth)
+{
+	const cuuint64_t size[2] = { (cuuint64_t)columns, (cuuint64_t)rows };
+	const cuuint64_t stride[1] = { 2 * (cuuint64_t)ld };
+	const cuuint32_t box[2] = { (cuuint32_t)depth, (cuuint32_t)box_rows };
+	const cuuint32_t step[2] = { 1, 1 };
+	const CUtensorMapSwizzle swizzle = depth == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
+							 CU_TENSOR_MAP_SWIZZLE_64B;
+
+	return cuda_status(d->driver.cuTensorMapEncodeTiled(
+		map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)data, size, stride,
+		box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+}
+
+static int maps_encode(const struct kernel_device *d, struct gemm_params *p,
+		       const struct gemm_tiling *k)
+{
+	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, k->rows, k->depth);
+
+	if (r >= 0 && p->has_left)
+		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, k->rows,
+			       k->depth);
+	for (int i = 0; r >= 0 && i < p->parts; i++)
+		r = map_encode(d, &p->part[i].weight, p->part[i].weight_data,
+			       (int64_t)p->part[i].out * p->taps, p->in, p->in, k->columns,
+			       k->depth);
+	return r;
+}
+
+static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const struct gemm_tiling *k,
+			int kernel, struct kernel_queue *queue)
+{
+	const int most = d->properties.multiprocessors * k->blocks;
+	int r;
+
+	if (tiles_of(p, k) > INT_MAX)
+		return -EINVAL;
+	p->row_tiles = ceil_div(p->rows, k->rows);
+	for (int i = 0; i < p->parts; i++) {
+		p->part[i].tile_first = p->tiles;
+		p->tiles += p->row_tiles * ceil_div(p->part[i].out, k->columns);
+	}
+	r = maps_encode(d, p, k);
+	if (r < 0)
+		return r;
+	return cuda_launch(d, queue,
+			   &(struct cuda_launch){
+				   .kernel = (enum cuda_kernel)kernel,
+				   .grid = { (unsigned int)(p->tiles < most ? p->tiles : most) },
+				   .block = { (unsigned int)k->threads },
+				   .shared_bytes = k->shared_bytes,
+				   .params = p,
+				   .dependent = true,
+			   });
+}
+
+static int launch_any(struct kernel_device *d, const struct gemm_params *p,
+		      struct kernel_queue *queue)
+{
+	int widest = 0;
+
+	for (int i = 0; i < p->parts; i++)
+		widest = p->part[i].out > widest ? p->part[i].out : widest;
+	return cuda_launch(d, queue,
+			   &(struct cuda_launch){
+				   .kernel = CUDA_KERNEL_gemm_any,
+				   .grid = { cuda_blocks((size_t)p->rows, ANY_TILE),
+					     cuda_blocks((size_t)widest, ANY_TILE),
+					     (unsigned int)p->parts },
+				   .block = { ANY_THREADS },
+				   .params = p,
+				   .dependent = true,
+			   });
+}
+
+static int product_run(struct kernel_device *d, struct gemm_params *p, struct kernel_queue *queue)
+{
+	const struct gemm_tiling *k;
+	enum gemm_epilogue epilogue;
+
+	if (!rows_fit_tma(p))
+		return launch_any(d, p, queue);
+	for (int i = 0; i < p->parts; i++)
+		p->part[i].vector = part_fits_vectors(&p->part[i]);
+	epilogue = epilogue_of(p);
+	k = tiling_choose(d, p, epilogue);
+	return k ? launch_tiles(d, p, k, k->kernel[epilogue], queue) : launch_any(d, p, queue);
+}
+
+/* ----------------------------------------------------------------------------------------- ops */
+
+static bool weight_valid(const struct kernel_weight *w, int taps)
+{
+	return w && w->out > 0 && w->in > 0 && w->tap_count == taps &&
+	       w->out <= INT_MAX / 2 - 512; /* a tile past the end must not overflow */
+}
+
+static bool stride_valid(size_t stride, int columns)
+{
+	return stride >= (size_t)columns && stride <= INT_MAX;
+}
+
+static bool linear_part_valid(const struct kernel_linear *op, const struct kernel_linear_part *part)
+{
+	return weight_valid(part->weight, 1) && part->weight->in == op->part[0].weight->in &&
+	       (unsigned int)part->activation < KERNEL_ACTIVATION_COUNT &&
+	       stride_valid(part->ldy, part->weight->out) && (part->residual || !part->gate) &&
+	       (!part->residual || stride_valid(part->ld_residual, part->weight->out));
+}
+
+int cuda_run_linear(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+{
+	const struct kernel_linear *op = params;
+	struct gemm_params p = { .taps = 1 };
+
+	if (op->rows < 1 || op->rows > INT_MAX / 2 || op->parts < 1 ||
+	    op->parts > KERNEL_LINEAR_PARTS || !op->part[0].weight ||
+	    !stride_valid(op->ldx, op->part[0].weight->in))
+		return -EINVAL;
+	p.x_data = op->x;
+	p.ldx = (int64_t)op->ldx;
+	p.rows = op->rows;
+	p.in = op->part[0].weight->in;
+	p.parts = op->parts;
+	for (int i = 0; i < op->parts; i++) {
+		const struct kernel_linear_part *part = &op->part[i];
+
+		if (!linear_part_valid(op, part))
+			return -EINVAL;
+		if (!part->weight->prepared)
+			return -ENOTSUP;
+		p.part[i] = (struct gemm_part){
+			.weight_data = part->weight->prepared,
+			.bias = part->bias,
+			.gate = part->gate,
+			.residual = part->residual,
+			.y = part->y,
+			.ld_residual = (int64_t)part->ld_residual,
+			.ldy = (int64_t)part->ldy,
+			.out = part->weight->out,
+			.activation = part->activation,
+			.y_is_float = part->y_is_float,
+		};
+	}
+	return product_run(device, &p, queue);
+}
+
+/* left_out ← the last frame, after everything has read `left`, which it may be. */
+static int left_keep(struct kernel_device *d, const struct kernel_temporal_conv *op,
+		     struct kernel_queue *queue)
+{
+	const size_t bytes = 2 * (size_t)op->tokens_per_frame * (size_t)op->channels;
+
+	if (!op->left_out)
+		return 0;
+	return cuda_status(d->driver.cuMemcpyDtoDAsync(
+		cuda_address(op->left_out),
+		cuda_address((const char *)op->r + (size_t)(op->frames - 1) * bytes), bytes,
+		queue->stream));
+}
+
+int cuda_run_temporal_conv(struct kernel_device *device, const void *params,
+			   struct kernel_queue *queue)
+{
+	const struct kernel_temporal_conv *op = params;
+	const int c = op->channels;
+	struct gemm_params p = {
+		.x_data = op->r,
+		.left_data = op->left,
+		.ldx = c,
+		.ld_left = c,
+		.in = c,
+		.parts = 1,
+		.taps = 3,
+		.shift = op->tokens_per_frame,
+		.has_left = op->left != NULL,
+		.part[0] = { .gate = op->gate,
+			     .inner = op->r,
+			     .residual = op->x,
+			     .y = op->x,
+			     .ld_inner = c,
+			     .ld_residual = c,
+			     .ldy = c,
+			     .out = c },
+	};
+	int r;
+
+	if (op->frames < 1 || op->tokens_per_frame < 1 ||
+	    op->frames > INT_MAX / 2 / op->tokens_per_frame || !weight_valid(op->weight, 3) ||
+	    op->weight->out != c || op->weight->in != c)
+		return -EINVAL;
+	if (!op->weight->prepared)
+		return -ENOTSUP;
+	p.rows = op->frames * op->tokens_per_frame;
+	p.part[0].weight_data = op->weight->prepared;
+	r = product_run(device, &p, queue);
+	return r < 0 ? r : left_keep(device, op, queue);
+}

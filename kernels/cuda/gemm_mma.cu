@@ -1,0 +1,304 @@
+/*
+ * Matrix products for every target from sm_90 on: mma.sync, TMA without multicast, at most 99 KB of
+ * shared memory. A block is persistent; rows of the tile are tokens, columns are output features.
+ * All warps multiply, and take turns in feeding the ring: a warp more for that would leave each of
+ * them 168 registers instead of 255. gemm.h has the formula.
+ */
+#include "kernels/cuda/gemm.cuh"
+
+/*
+ * 32 deep: rows of 64 bytes; the largest tile has 24 KB a stage, four of them. Two steps of
+ * mma.sync per stage keep one set of fragments in use and one on its way.
+ */
+enum { DEPTH = 32, STEPS = DEPTH / 16, BARRIER_BYTES = 128 };
+
+template <int TM, int TN> struct fragments {
+	uint32_t a[TM / 16][4];
+	uint32_t b[TN / 16][4];
+};
+
+/* Step `step` of a stage; a and b point to this warp's first row of either tile. */
+template <int TM, int TN>
+static __device__ __forceinline__ void load_fragments(struct fragments<TM, TN> *f, uint32_t a,
+						      uint32_t b, int step)
+{
+	const uint32_t lane = threadIdx.x % 32;
+	const uint32_t at_a = swizzle_64(lane % 16, 2 * step + lane / 16);
+	const uint32_t at_b = swizzle_64(lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2);
+
+#pragma unroll
+	for (int i = 0; i < TM / 16; i++)
+		ldmatrix_x4(f->a[i], a + at_a + i * 16 * DEPTH * 2);
+#pragma unroll
+	for (int i = 0; i < TN / 16; i++)
+		ldmatrix_x4(f->b[i], b + at_b + i * 16 * DEPTH * 2);
+}
+
+template <int TM, int TN>
+static __device__ __forceinline__ void multiply(float (*d)[TN / 8][4],
+						const struct fragments<TM, TN> *f)
+{
+#pragma unroll
+	for (int i = 0; i < TM / 16; i++)
+#pragma unroll
+		for (int j = 0; j < TN / 8; j++)
+			mma_bf16(d[i][j], f->a[i], f->b[j / 2][j % 2 * 2],
+				 f->b[j / 2][j % 2 * 2 + 1]);
+}
+
+/*
+ * The sum of one tile: `steps` stages of the ring. Each step loads the one STAGES − 2 after it, into
+ * the stage that was read two steps ago, so that the loading warp does not wait for the others.
+ * a, b: offsets of this warp's rows in a stage.
+ */
+template <int WM, int WN, int TM, int TN, int STAGES>
+static __device__ __forceinline__ void
+accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring *ring,
+	   struct gemm_feed *feed, int steps, int warp, uint32_t a, uint32_t b)
+{
+	constexpr int rows = WM * TM, columns = WN * TN, bytes = (rows + columns) * DEPTH * 2;
+	struct fragments<TM, TN> f[2];
+
+#pragma unroll
+	for (int i = 0; i < TM / 16; i++)
+#pragma unroll
+		for (int j = 0; j < TN / 8; j++)
+#pragma unroll
+			for (int e = 0; e < 4; e++)
+				d[i][j][e] = 0;
+
+	mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+	load_fragments(&f[0], ring->data + ring->stage * bytes + a,
+		       ring->data + ring->stage * bytes + b, 0);
+#pragma unroll 1
+	for (int i = 0; i < steps; i++) {
+		const uint32_t stage = ring->data + ring->stage * bytes;
+		const uint32_t empty = ring->empty + 8 * ring->stage;
+
+		load_fragments(&f[1], stage + a, stage + b, 1);
+		if (i % (WM * WN) == warp)
+			gemm_feed_load<rows, columns, DEPTH>(p, feed);
+		gemm_feed_next<rows, columns, DEPTH, STAGES>(p, feed);
+		multiply(d, &f[0]);
+		__syncwarp();
+		if (threadIdx.x % 32 == 0)
+			mbarrier_arrive(empty);
+		gemm_ring_next<STAGES>(ring);
+		if (i + 1 < steps) {
+			const uint32_t next = ring->data + ring->stage * bytes;
+
+			mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+			load_fragments(&f[0], next + a, next + b, 0);
+		}
+		multiply(d, &f[1]);
+	}
+}
+
+/* ------------------------------------------------------------------------------------ epilogue */
+
+/*
+ * Lane c of each four has v[i] of block i; afterwards v[i] is what lane i had of block c. Two
+ * exchanges, as in a matrix transposed by halves.
+ */
+static __device__ __forceinline__ void transpose_four(uint32_t v[4])
+{
+	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+
+#pragma unroll
+	for (int i = 0; i < 4; i += 2) {
+		const uint32_t got = __shfl_xor_sync(~0u, odd ? v[i] : v[i + 1], 1);
+
+		v[i] = odd ? got : v[i];
+		v[i + 1] = odd ? v[i + 1] : got;
+	}
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		const uint32_t got = __shfl_xor_sync(~0u, high ? v[i] : v[i + 2], 2);
+
+		v[i] = high ? got : v[i];
+		v[i + 2] = high ? v[i + 2] : got;
+	}
+}
+
+static __device__ __forceinline__ float2 load_pair(const float *p, int column, int columns,
+						   float otherwise)
+{
+	float2 v = make_float2(otherwise, otherwise);
+
+	if (p && column < columns)
+		v.x = p[column];
+	if (p && column + 1 < columns)
+		v.y = p[column + 1];
+	return v;
+}
+
+/* v ← tensor + scale·v, two columns of a row. */
+static __device__ __forceinline__ void add_pair(const void *tensor, int64_t at, float2 scale,
+						float v[2])
+{
+	const uint32_t pair = *(const uint32_t *)((const uint16_t *)tensor + at);
+
+	v[0] = bf16_low(pair) + scale.x * v[0];
+	v[1] = bf16_high(pair) + scale.y * v[1];
+}
+
+/*
+ * d: this warp's sums, its first row and column being row and column. Values stay where the products
+ * left them until they are words of two; lanes then exchange these for 16 bytes of a row each.
+ */
+template <int EPILOGUE, int TM, int TN>
+static __device__ __forceinline__ void finish(const struct gemm_params *p,
+					      const struct gemm_part *part, float (*d)[TN / 8][4],
+					      int row, int column)
+{
+	const int lane = threadIdx.x % 32, c = lane % 4;
+	const float2 one = make_float2(1, 1);
+
+	row += lane / 4;
+#pragma unroll
+	for (int g = 0; g < TN / 32; g++, column += 32) {
+		float2 bias[4], gate[4];
+
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			bias[j] = load_pair(part->bias, column + 8 * j + 2 * c, part->out, 0);
+			gate[j] = load_pair(part->gate, column + 8 * j + 2 * c, part->out, 1);
+		}
+#pragma unroll
+		for (int i = 0; i < 2 * TM / 16; i++) {
+			const int64_t at = row + i * 8;
+			uint32_t word[4];
+
+#pragma unroll
+			for (int j = 0; j < 4; j++) {
+				const int from = column + 8 * j + 2 * c;
+				const bool valid = at < p->rows && from < part->out;
+				float v[2] = { d[i / 2][4 * g + j][i % 2 * 2] + bias[j].x,
+					       d[i / 2][4 * g + j][i % 2 * 2 + 1] + bias[j].y };
+
+				if (EPILOGUE == GEMM_SILU)
+					gemm_activate(1, &v[0], &v[1]);
+				if (EPILOGUE == GEMM_RESIDUAL && valid) {
+					if (part->inner)
+						add_pair(part->inner, at * part->ld_inner + from,
+							 one, v);
+					add_pair(part->residual, at * part->ld_residual + from,
+						 gate[j], v);
+				}
+				word[j] = bf16_pack(v[0], v[1]);
+			}
+			transpose_four(word);
+			if (at < p->rows && column + 8 * c < part->out)
+				*(uint4 *)((uint16_t *)part->y + at * part->ldy + column + 8 * c) =
+					make_uint4(word[0], word[1], word[2], word[3]);
+		}
+	}
+}
+
+/* One value, by what the part says; rows may begin anywhere. */
+static __device__ __forceinline__ void finish_one(const struct gemm_part *part, int64_t row,
+						  int column, float v)
+{
+	float unused = 0;
+
+	if (part->bias)
+		v += part->bias[column];
+	gemm_activate(part->activation, &v, &unused);
+	if (part->inner)
+		v += bf16_value(((const uint16_t *)part->inner)[row * part->ld_inner + column]);
+	if (part->residual)
+		v = bf16_value(
+			    ((const uint16_t *)part->residual)[row * part->ld_residual + column]) +
+		    (part->gate ? part->gate[column] : 1.0f) * v;
+	if (part->y_is_float)
+		((float *)part->y)[row * part->ldy + column] = v;
+	else
+		((uint16_t *)part->y)[row * part->ldy + column] = bf16_bits(v);
+}
+
+template <int TM, int TN>
+static __device__ __forceinline__ void finish_any(const struct gemm_params *p,
+						  const struct gemm_part *part,
+						  float (*d)[TN / 8][4], int row, int column)
+{
+	row += threadIdx.x % 32 / 4;
+	column += threadIdx.x % 4 * 2;
+#pragma unroll
+	for (int i = 0; i < TM / 16; i++)
+#pragma unroll
+		for (int j = 0; j < TN / 8; j++)
+#pragma unroll
+			for (int e = 0; e < 4; e++) {
+				const int n = row + 16 * i + e / 2 * 8, o = column + 8 * j + e % 2;
+
+				if (n < p->rows && o < part->out)
+					finish_one(part, n, o, d[i][j][e]);
+			}
+}
+
+/* -------------------------------------------------------------------------------------- kernels */
+
+template <int EPILOGUE, int WM, int WN, int TM, int TN, int STAGES>
+static __device__ __forceinline__ void gemm(const struct gemm_params *p)
+{
+	constexpr int rows = WM * TM, columns = WN * TN, warps = WM * WN;
+	constexpr int bytes = (rows + columns) * DEPTH * 2;
+	extern __shared__ __align__(1024) uint8_t shared[];
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+	struct gemm_ring ring = {
+		.data = shared_address(shared),
+		.full = shared_address(shared) + STAGES * bytes,
+		.empty = shared_address(shared) + STAGES * bytes + 8 * STAGES,
+		.stage = 0,
+		.parity = 0,
+	};
+	struct gemm_feed feed;
+
+	static_assert(16 * STAGES <= BARRIER_BYTES, "barriers");
+	static_assert(STAGES * bytes + BARRIER_BYTES <= 99 * 1024, "shared memory of sm_120");
+	if (threadIdx.x == 0)
+		gemm_ring_init<STAGES>(&ring, warps);
+	__syncthreads();
+	dependency_wait();
+	dependency_launch();
+
+	gemm_feed_init<rows, columns>(p, &ring, &feed);
+	for (int i = 0; i < STAGES - 2; i++) {
+		if (warp == 0)
+			gemm_feed_load<rows, columns, DEPTH>(p, &feed);
+		gemm_feed_next<rows, columns, DEPTH, STAGES>(p, &feed);
+	}
+	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
+		const struct gemm_tile t = gemm_tile_at(p, i, rows, columns);
+		const struct gemm_part *part = &p->part[t.part];
+		const int row = warp % WM * TM, column = warp / WM * TN;
+		float d[TM / 16][TN / 8][4];
+
+		accumulate<WM, WN, TM, TN, STAGES>(d, p, &ring, &feed, gemm_steps(p, &t, DEPTH),
+						   warp, row * DEPTH * 2,
+						   (rows + column) * DEPTH * 2);
+		if (EPILOGUE == GEMM_ANY)
+			finish_any<TM, TN>(p, part, d, t.row + row, t.column + column);
+		else
+			finish<EPILOGUE, TM, TN>(p, part, d, t.row + row, t.column + column);
+	}
+}
+
+/* name, warps along rows and columns, rows and columns of a warp, stages, blocks on one SM */
+#define GEMM_KERNEL(name, epilogue, WM, WN, TM, TN, STAGES, BLOCKS)            \
+	extern "C" __global__ void __launch_bounds__(32 * (WM) * (WN), BLOCKS) \
+		name(const __grid_constant__ struct gemm_params params)        \
+	{                                                                      \
+		gemm<epilogue, WM, WN, TM, TN, STAGES>(&params);               \
+	}
+#define GEMM_KERNELS(name, ...)                          \
+	GEMM_KERNEL(name, GEMM_PLAIN, __VA_ARGS__)       \
+	GEMM_KERNEL(name##_silu, GEMM_SILU, __VA_ARGS__) \
+	GEMM_KERNEL(name##_residual, GEMM_RESIDUAL, __VA_ARGS__)
+
+GEMM_KERNELS(gemm_mma_128x256, 2, 4, 64, 64, 4, 1)
+GEMM_KERNELS(gemm_mma_128x192, 4, 2, 32, 96, 4, 1)
+GEMM_KERNELS(gemm_mma_128x128, 2, 2, 64, 64, 3, 2)
+GEMM_KERNELS(gemm_mma_128x96, 4, 1, 32, 96, 3, 2)
+GEMM_KERNEL(gemm_mma_128x128_any, GEMM_ANY, 2, 2, 64, 64, 3, 2)
+GEMM_KERNEL(gemm_mma_64x64_any, GEMM_ANY, 2, 2, 32, 32, 4, 3)
