@@ -189,8 +189,9 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 			}
 			transpose_four(word);
 			if (at < p->rows && column + 8 * c < part->out)
-				*(uint4 *)((uint16_t *)part->y + at * part->ldy + column + 8 * c) =
-					make_uint4(word[0], word[1], word[2], word[3]);
+				global_store_16((uint16_t *)part->y + at * part->ldy + column +
+							8 * c,
+						make_uint4(word[0], word[1], word[2], word[3]));
 		}
 	}
 }

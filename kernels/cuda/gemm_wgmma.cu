@@ -45,24 +45,6 @@ static __device__ __forceinline__ uint32_t patch_chunk(void)
 	return patch_at(threadIdx.x % 32 / 2, threadIdx.x % 2);
 }
 
-static __device__ __forceinline__ void shared_store_16(uint32_t at, uint4 v)
-{
-	asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(v.x), "r"(v.y),
-		     "r"(v.z), "r"(v.w)
-		     : "memory");
-}
-
-static __device__ __forceinline__ uint4 shared_load_16(uint32_t at)
-{
-	uint4 v;
-
-	asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
-		     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-		     : "r"(at)
-		     : "memory");
-	return v;
-}
-
 /* Where this lane's 16 bytes of a patch are in a row-major tensor, or NULL outside of it. */
 static __device__ __forceinline__ int64_t lane_offset(int64_t ld, int token, int feature)
 {
@@ -127,11 +109,11 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 		uint32_t w[4];
 
 		if (EPILOGUE == GEMM_RESIDUAL && part->inner && valid)
-			inner = *(const uint4 *)((const uint16_t *)part->inner +
-						 lane_offset(part->ld_inner, token, feature));
+			inner = global_load_16((const uint16_t *)part->inner +
+					       lane_offset(part->ld_inner, token, feature));
 		if (EPILOGUE == GEMM_RESIDUAL && valid)
-			residual = *(const uint4 *)((const uint16_t *)part->residual +
-						    lane_offset(part->ld_residual, token, feature));
+			residual = global_load_16((const uint16_t *)part->residual +
+						  lane_offset(part->ld_residual, token, feature));
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			v[2 * i] += bias[i % 2];
@@ -152,8 +134,9 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 			w[i] = bf16_pack(v[2 * i], v[2 * i + 1]);
 		residual = patch_store(patch, w);
 		if (valid)
-			*(uint4 *)((uint16_t *)part->y + lane_offset(part->ldy, token, feature)) =
-				residual;
+			global_store_16((uint16_t *)part->y +
+						lane_offset(part->ldy, token, feature),
+					residual);
 	}
 }
 

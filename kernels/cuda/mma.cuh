@@ -87,9 +87,9 @@ static __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4],
 						uint32_t b1)
 {
 	asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-		     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-		     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+	    "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /*
@@ -155,6 +155,43 @@ static __device__ __forceinline__ uint32_t swizzle_64(uint32_t row, uint32_t chu
 }
 
 /* --------------------------------------------------------------------- copies by single threads */
+
+/* ld.global.v4, st.global.v4, ld.shared.v4, st.shared.v4: nvcc may split a uint4 into four words. */
+static __device__ __forceinline__ uint4 global_load_16(const void *p)
+{
+	uint4 v;
+
+	asm volatile("ld.global.v4.b32 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+		     : "l"(p)
+		     : "memory");
+	return v;
+}
+
+static __device__ __forceinline__ void global_store_16(void *p, uint4 v)
+{
+	asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z),
+		     "r"(v.w)
+		     : "memory");
+}
+
+static __device__ __forceinline__ uint4 shared_load_16(uint32_t at)
+{
+	uint4 v;
+
+	asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+		     : "r"(at)
+		     : "memory");
+	return v;
+}
+
+static __device__ __forceinline__ void shared_store_16(uint32_t at, uint4 v)
+{
+	asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(v.x), "r"(v.y),
+		     "r"(v.z), "r"(v.w)
+		     : "memory");
+}
 
 /* cp.async.cg.shared.global, 16 bytes past L1; bytes < 16: the rest becomes zero (0: all of it). */
 static __device__ __forceinline__ void cp_async_16(uint32_t to, const void *from, int bytes)
