@@ -125,7 +125,7 @@ LARGE_SCRIPTS = $(wildcard tests/large/*.sh)
 
 # Groups run under the sanitizers, and single items left out there (unit-x, dit-a.json, x.sh).
 SANITIZE_TESTS ?= unit ops golden scripts fuzz
-SANITIZE_SKIP ?= arrows.sh
+SANITIZE_SKIP ?= arrows.sh install.sh units.sh
 SANITIZE_BUILD = $(BUILD)/sanitize
 sanitized = $(if $(filter $(1),$(SANITIZE_TESTS)),$(2))
 SANITIZE_ITEMS = $(filter-out $(addprefix %/,$(SANITIZE_SKIP)), \
@@ -138,7 +138,7 @@ SANITIZE_ITEMS = $(filter-out $(addprefix %/,$(SANITIZE_SKIP)), \
 
 .DEFAULT_GOAL := all
 .PHONY: all build tests short-tests deps check check-sanitize check-large vm-check bench soak \
-	fuzz fuzzers demo install deb lint clean help FORCE
+	fuzz fuzzers demo install install-system deb lint clean help FORCE
 .DELETE_ON_ERROR:
 
 Q = $(if $(V),,@)
@@ -298,11 +298,29 @@ lint: ## formatting, arrows, cppcheck, shellcheck, file length
 
 SHARE = $(DESTDIR)$(PREFIX)/share
 DEMO = $(SHARE)/sana-streamd/models/demo
+SYSCONFDIR ?= /etc
+# Where systemd, udev, the bus and polkit look: they say so, whatever PREFIX is.
+# $(call ask,package,variable,where it is if nobody says)
+ask = $(or $(shell pkg-config --variable=$(2) $(1) 2>/dev/null),$(3))
+UNIT_DIR ?= $(call ask,systemd,systemdsystemunitdir,/lib/systemd/system)
+SYSUSERS_DIR ?= $(call ask,systemd,sysusersdir,/usr/lib/sysusers.d)
+MODULES_LOAD_DIR ?= $(call ask,systemd,modulesloaddir,/usr/lib/modules-load.d)
+MODPROBE_DIR ?= $(dir $(MODULES_LOAD_DIR))modprobe.d
+UDEV_DIR ?= $(call ask,udev,udevdir,/lib/udev)
+DBUS_DIR ?= $(call ask,dbus-1,datadir,/usr/share)/dbus-1
+POLKIT_DIR ?= $(dir $(call ask,polkit-gobject-1,actiondir,/usr/share/polkit-1/actions))
+SYSTEMD_VERSION := $(firstword $(shell pkg-config --modversion systemd 2>/dev/null) 0)
 # $(call put,mode,files,directory): nothing where there are no files
 put = $(if $(strip $(2)),install -d $(3) && install -m $(1) $(2) $(3))
+# Commands inside of units and activation files: the template's places filled in.
+# $(call unit,file.in,target,arguments,sub-directory,words)
+unit = sed -e 's,@sbindir@,$(PREFIX)/sbin,g' -e 's,@arguments@,$(3),' -e 's,@runtime@,$(4),' \
+	-e 's,@state@,$(4),' -e 's,@of_instance@,$(5),' $(1) >$(2) && chmod 644 $(2)
+UNITS = $(DESTDIR)$(UNIT_DIR)
 
 install: all ## install to $(DESTDIR)$(PREFIX)
 	$(call put,755,$(TOOLS),$(DESTDIR)$(PREFIX)/bin)
+	$(call put,755,$(DAEMON),$(DESTDIR)$(PREFIX)/sbin)
 	$(call put,644,$(wildcard docs/*.1),$(SHARE)/man/man1)
 	$(call put,644,$(wildcard docs/*.5),$(SHARE)/man/man5)
 	$(call put,644,$(wildcard docs/*.7),$(SHARE)/man/man7)
@@ -310,10 +328,33 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 	$(call put,644,$(wildcard tools/completion/*),$(SHARE)/bash-completion/completions)
 	$(call put,644,README.md LICENSE $(wildcard docs/*.md),$(SHARE)/doc/sana-streamd)
 	$(call put,644,$(wildcard docs/model/*.md),$(SHARE)/doc/sana-streamd/model)
-	cd models/demo && find . -type f -exec install -D -m 644 {} $(abspath $(DEMO))/{} \;
+	cd models/demo && find . -path ./expected -prune -o -type f -exec install -D -m 644 {} $(abspath $(DEMO))/{} \;
+	@$(MAKE) install-system
 
-deb: all ## a Debian package, $(BUILD)/sana-streamd_VERSION_ARCH.deb
-	@scripts/deb $(BUILD) $(VERSION)
+# What the daemon needs around it; tests/scripts/units.sh looks at it without the rest.
+install-system:
+	install -d $(UNITS) $(DESTDIR)$(SYSUSERS_DIR) $(DESTDIR)$(MODULES_LOAD_DIR) \
+		$(DESTDIR)$(MODPROBE_DIR) $(DESTDIR)$(UDEV_DIR)/rules.d $(SHARE)/doc/sana-streamd/examples
+	$(call unit,systemd/sana-streamd.service.in,$(UNITS)/sana-streamd.service,,,)
+	$(call unit,systemd/sana-streamd.service.in,$(UNITS)/sana-streamd@.service, --instance=%i,/%i, (%i))
+	$(if $(shell [ $(SYSTEMD_VERSION) -lt 254 ] || echo 1),$(foreach u,sana-streamd sana-streamd@, \
+		install -D -m 644 systemd/backoff.conf $(UNITS)/$(u).service.d/backoff.conf;))
+	install -m 644 systemd/sana-streamd.sysusers $(DESTDIR)$(SYSUSERS_DIR)/sana-streamd.conf
+	install -m 644 systemd/sana-streamd.modules-load $(DESTDIR)$(MODULES_LOAD_DIR)/sana-streamd.conf
+	install -m 644 systemd/sana-streamd.modprobe $(DESTDIR)$(MODPROBE_DIR)/sana-streamd.conf
+	install -m 644 systemd/70-sana-streamd.rules $(DESTDIR)$(UDEV_DIR)/rules.d
+	install -m 644 systemd/cuda.conf $(SHARE)/doc/sana-streamd/examples
+	$(call put,644,$(wildcard conf/*.conf),$(DESTDIR)$(SYSCONFDIR)/sana-streamd)
+	$(call put,644,$(wildcard dbus/*.xml),$(DESTDIR)$(DBUS_DIR)/interfaces)
+	$(call put,644,$(wildcard dbus/*.conf),$(DESTDIR)$(DBUS_DIR)/system.d)
+	$(call put,644,$(wildcard dbus/*.service),$(DESTDIR)$(DBUS_DIR)/system-services)
+	$(call put,644,$(wildcard dbus/*.policy),$(DESTDIR)$(POLKIT_DIR)actions)
+	$(call put,644,$(wildcard dbus/*.rules),$(DESTDIR)$(POLKIT_DIR)rules.d)
+
+deb: ## a Debian package, $(BUILD)/sana-streamd_VERSION_ARCH.deb
+	@scripts/deps deb
+	@$(MAKE) all
+	@DEB_RULES_REQUIRES_ROOT=no debian/rules binary BUILD=$(BUILD)
 
 clean: ## remove the build directory
 	rm -rf $(BUILD)
