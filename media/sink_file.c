@@ -360,6 +360,7 @@ int media_sink_file_open(const struct media_sink_wish *wish, struct media_sink *
 	_cleanup_(file_closep) struct file *f = NULL;
 	int r;
 
+	media_av_quiet();
 	if (!container)
 		return sana_error_set(
 			error, -EINVAL, "sink.format",

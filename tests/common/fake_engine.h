@@ -1,0 +1,28 @@
+/*
+ * An engine without a model for tests of the pipeline: chunks of frames go in, their negatives come
+ * out, after as much time asleep as is asked for. One per program: the table has no place for a context.
+ */
+#pragma once
+
+#include "daemon/pipeline.h"
+
+#include <stdatomic.h>
+
+enum { FAKE_ENGINE_CHUNK = 64 };
+
+struct fake_engine {
+	int first_frames, chunk_frames;
+	atomic_int_fast64_t frame_ns; /* of work per frame, asleep */
+	atomic_int model_failures;    /* so many openings fail before one succeeds */
+	atomic_int step_failures;     /* so many steps with work fail */
+	atomic_bool hangs;	      /* steps do not return while it is set */
+	atomic_bool refuses_prompts;
+	atomic_int models, streams, prompts; /* that exist */
+	atomic_uint_fast64_t opened, resets, pushed, pulled;
+};
+
+extern struct fake_engine fake_engine;
+extern const struct pipeline_engine fake_engine_api;
+
+/* Chunks of 24 after a first one of 33, no work, no failures. */
+void fake_engine_init(void);

@@ -1,0 +1,447 @@
+/*
+ * The pipeline's threads over a fake engine and fake devices, in real time: what is shown when, what is
+ * counted, and how it comes back from each loss.
+ */
+#include "tests/common/pipeline_rig.h"
+
+#include "base/histogram.h"
+
+#include <errno.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
+
+static struct rig rig;
+
+static int setup(void **state)
+{
+	(void)state;
+	rig_init(&rig);
+	return 0;
+}
+
+/* Something within the first second; then negatives of the source, evenly, each once. */
+static void test_flow(void **state)
+{
+	struct fake_sink *sink = &rig.devices.sink[0];
+	const int64_t start_ns = clock_now_ns();
+	struct pipeline_statistics s;
+	int64_t first_ns, edited_ns;
+
+	(void)state;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	first_ns = rig_wait_pixel(&rig, 0, rig_source, 0, 2);
+	edited_ns = rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_RUNNING, NULL, 1);
+	assert_true(rig_find(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL) >= 0);
+	rig_run(&rig, 3);
+	s = rig_statistics(&rig);
+	print_message("first picture after %.0f ms, first edited one after %.0f ms (a chunk of 33 "
+		      "frames takes 1333)\n",
+		      (double)(sink->write[0].at_ns - start_ns) / 1e6,
+		      (double)(edited_ns - start_ns) / 1e6);
+	print_message(
+		"captured %llu edited %llu shown %llu repeated %llu, age p50 %.0f p99 %.0f ms, "
+		"output interval p50 %.2f p99 %.2f ms\n",
+		(unsigned long long)s.frames_captured, (unsigned long long)s.frames_edited,
+		(unsigned long long)s.frames_shown, (unsigned long long)s.frames_repeated,
+		(double)s.age_p50_ns / 1e6, (double)s.age_p99_ns / 1e6,
+		(double)s.interval_p50_ns / 1e6, (double)s.interval_p99_ns / 1e6);
+	assert_true(sink->write[0].at_ns - start_ns < CLOCK_SECOND_NS);
+	assert_true(first_ns - start_ns < CLOCK_SECOND_NS);
+	assert_true(s.frames_shown >= 48);
+	assert_int_equal(s.dropped_overload + s.dropped_ring + s.dropped_stale, 0);
+	assert_int_equal(s.frames_late + s.frames_skipped, 0);
+	/* The first frame of a chunk waits for its 33rd. */
+	assert_in_range(s.age_p50_ns, CLOCK_SECOND_NS, 3 * CLOCK_SECOND_NS / 2);
+	for (int i = 1; i < atomic_load(&sink->writes); i++)
+		assert_true(sink->write[i].timestamp_ns > sink->write[i - 1].timestamp_ns);
+	rig_finish(&rig);
+	assert_int_equal(atomic_load(&sink->finished), 1);
+}
+
+/* Half of the frames are left out, evenly, before the model; the age stays below the cap. */
+static void test_overload(void **state)
+{
+	struct pipeline_statistics before, s;
+	double seconds = 16;
+
+	(void)state;
+	atomic_store(&fake_engine.frame_ns, CLOCK_SECOND_NS / 12);
+	rig.options.settings.while_warming = PIPELINE_SHOW_SLATE;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_RUNNING, NULL, 15);
+	rig_run(&rig, 4); /* the first chunk's excess goes */
+	before = rig_statistics(&rig);
+	rig_run(&rig, seconds);
+	s = rig_statistics(&rig);
+	print_message(
+		"at half speed: edited %.1f a second, left out %.1f a second, ring %llu, age p50 "
+		"%.2f p99 %.2f s (cap %.1f)\n",
+		(double)(s.frames_edited - before.frames_edited) / seconds,
+		(double)(s.dropped_overload - before.dropped_overload) / seconds,
+		(unsigned long long)(s.dropped_ring - before.dropped_ring),
+		(double)s.age_p50_ns / 1e9, (double)s.age_p99_ns / 1e9,
+		(double)rig.options.settings.latency_cap_ns / 1e9);
+	assert_true(s.dropped_overload - before.dropped_overload > 8 * (uint64_t)seconds);
+	assert_int_equal(s.dropped_ring - before.dropped_ring, 0);
+	assert_true(s.frames_shown - before.frames_shown > 8 * (uint64_t)seconds);
+	assert_true(s.age_max_ns <= rig.options.settings.latency_cap_ns + CLOCK_SECOND_NS / 24);
+	rig_finish(&rig);
+}
+
+/* Pulled out: card within 2 s; back: edited frames within 2 s and the length of a chunk. */
+static void test_lost_source(void **state)
+{
+	int64_t lost_ns, back_ns, card_ns, source_ns, edited_ns;
+	int event;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	for (int round = 0; round < 3; round++) {
+		rig_drain(&rig);
+		event = rig.events;
+		lost_ns = clock_now_ns();
+		atomic_store(&rig.devices.camera.there, false);
+		card_ns = rig_wait_pixel(&rig, 0, rig_card, lost_ns, 3);
+		(void)rig_wait_event(&rig, event, PIPELINE_EVENT_SOURCE_LOST, NULL, 1);
+		rig_run(&rig, 2.5); /* the back-off is at its most */
+		back_ns = clock_now_ns();
+		atomic_store(&rig.devices.camera.there, true);
+		(void)rig_wait_event(&rig, event, PIPELINE_EVENT_SOURCE_RESTORED, NULL, 3);
+		source_ns = clock_now_ns();
+		edited_ns = rig_wait_pixel(&rig, 0, rig_edited, back_ns, 5);
+		print_message("card after %.2f s, source after %.2f s, edited after %.2f s\n",
+			      (double)(card_ns - lost_ns) / 1e9,
+			      (double)(source_ns - back_ns) / 1e9,
+			      (double)(edited_ns - back_ns) / 1e9);
+		assert_true(card_ns - lost_ns <= 2 * CLOCK_SECOND_NS);
+		assert_true(edited_ns - back_ns <= 2 * CLOCK_SECOND_NS);
+	}
+	print_message("source.lost %llu, source.no-device %llu\n",
+		      (unsigned long long)rig_fault(&rig, "source.lost"),
+		      (unsigned long long)rig_fault(&rig, "source.no-device"));
+	assert_int_equal(rig_fault(&rig, "source.lost"), 3);
+	assert_true(rig_fault(&rig, "source.no-device") >= 6);
+	rig_finish(&rig);
+}
+
+/* Hotplug says so: no waiting for the end of the back-off. */
+static void test_retry(void **state)
+{
+	int64_t back_ns;
+
+	(void)state;
+	rig.options.settings.backoff_min_ns = rig.options.settings.backoff_max_ns =
+		60 * CLOCK_SECOND_NS;
+	atomic_store(&rig.devices.camera.there, false);
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, "source.no-device", 2);
+	atomic_store(&rig.devices.camera.there, true);
+	back_ns = clock_now_ns();
+	pipeline_retry(rig.pipeline);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_SOURCE_RESTORED, NULL, 2);
+	print_message("back after %.0f ms\n", (double)(clock_now_ns() - back_ns) / 1e6);
+	assert_true(clock_now_ns() - back_ns < CLOCK_SECOND_NS);
+	rig_finish(&rig);
+}
+
+/* Single damaged pictures are counted, and the source is not lost. */
+static void test_damaged(void **state)
+{
+	(void)state;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_source, 0, 2);
+	for (int i = 0; i < 3; i++) {
+		atomic_store(&rig.devices.camera.soft, 1);
+		rig_run(&rig, 0.3);
+	}
+	print_message("source.damaged %llu\n",
+		      (unsigned long long)rig_fault(&rig, "source.damaged"));
+	assert_int_equal(rig_fault(&rig, "source.damaged"), 3);
+	assert_int_equal(rig_statistics(&rig).frames_lost, 3);
+	assert_true(rig_find(&rig, 0, PIPELINE_EVENT_SOURCE_LOST, NULL) < 0);
+	assert_true(rig_find(&rig, 0, PIPELINE_EVENT_FAULT, "source.damaged") >= 0);
+	/* A camera that gives nothing else is lost. */
+	atomic_store(&rig.devices.camera.soft, 1000000);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_SOURCE_LOST, NULL, 3);
+	atomic_store(&rig.devices.camera.soft, 0);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_SOURCE_RESTORED, NULL, 3);
+	rig_finish(&rig);
+}
+
+/* One failure: it goes on. Two in a row: model and stream are opened again. The prompt stays. */
+static void test_engine_failures(void **state)
+{
+	int64_t failed_ns;
+	uint64_t opened;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	atomic_store(&fake_engine.model_failures, 2);
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, "model.weights", 2);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 8);
+	opened = atomic_load(&fake_engine.opened);
+	failed_ns = clock_now_ns();
+	atomic_store(&fake_engine.step_failures, 1);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, "backend.failed", 3);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, failed_ns + CLOCK_SECOND_NS, 5);
+	assert_int_equal(atomic_load(&fake_engine.opened), opened);
+	failed_ns = clock_now_ns();
+	atomic_store(&fake_engine.step_failures, 2);
+	rig_run(&rig, 1);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, failed_ns + 2 * CLOCK_SECOND_NS, 8);
+	print_message("models opened %llu, model.weights %llu, backend.failed %llu\n",
+		      (unsigned long long)atomic_load(&fake_engine.opened),
+		      (unsigned long long)rig_fault(&rig, "model.weights"),
+		      (unsigned long long)rig_fault(&rig, "backend.failed"));
+	assert_int_equal(atomic_load(&fake_engine.opened), opened + 1);
+	assert_int_equal(rig_fault(&rig, "backend.failed"), 3);
+	/* The prompt is announced once. */
+	rig_drain(&rig);
+	assert_true(rig_find(&rig, 1 + rig_find(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL),
+			     PIPELINE_EVENT_PROMPT_APPLIED, NULL) < 0);
+	rig_finish(&rig);
+}
+
+/* Progress stands still while the engine hangs, and only then. */
+static void test_hang(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	before = pipeline_progress(rig.pipeline);
+	for (int i = 0; i < 4; i++) {
+		rig_run(&rig, 0.5);
+		assert_true(pipeline_progress(rig.pipeline) > before);
+		before = pipeline_progress(rig.pipeline);
+	}
+	atomic_store(&fake_engine.hangs, true);
+	rig_run(&rig, 0.5);
+	(void)pipeline_progress(rig.pipeline); /* what was before the hang */
+	before = pipeline_progress(rig.pipeline);
+	rig_run(&rig, 2);
+	print_message("progress %llu, two seconds later %llu\n", (unsigned long long)before,
+		      (unsigned long long)pipeline_progress(rig.pipeline));
+	assert_int_equal(pipeline_progress(rig.pipeline), before);
+	/* A camera that is silent is no hang: it is waited for. */
+	atomic_store(&fake_engine.hangs, false);
+	atomic_store(&rig.devices.camera.silent, true);
+	rig_run(&rig, 1);
+	before = pipeline_progress(rig.pipeline);
+	rig_run(&rig, 1);
+	assert_true(pipeline_progress(rig.pipeline) > before);
+	rig_finish(&rig);
+}
+
+/* Nobody looks: camera closed, engine idle, nothing written. Somebody looks: all is back. */
+static void test_unwatched(void **state)
+{
+	struct fake_sink *sink = &rig.devices.sink[0];
+	int64_t back_ns, first_ns;
+	uint64_t pushed;
+	int writes, event;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	rig.options.settings.sleep_unwatched = true;
+	rig.options.settings.unwatched_ns = CLOCK_SECOND_NS / 2;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	atomic_store(&sink->watched, false);
+	event = rig_wait_event(&rig, 0, PIPELINE_EVENT_WATCHED, NULL, 2);
+	assert_false(rig.event[event].on);
+	rig_run(&rig, 0.5);
+	pushed = atomic_load(&fake_engine.pushed);
+	writes = atomic_load(&sink->writes);
+	assert_int_equal(atomic_load(&rig.devices.camera.open), 0);
+	rig_run(&rig, 1);
+	assert_int_equal(atomic_load(&fake_engine.pushed), pushed);
+	assert_int_equal(atomic_load(&sink->writes), writes);
+	back_ns = clock_now_ns();
+	atomic_store(&sink->watched, true);
+	first_ns = rig_wait_pixel(&rig, 0, rig_source, back_ns, 2);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, back_ns, 3);
+	print_message("first picture for the new reader after %.0f ms\n",
+		      (double)(first_ns - back_ns) / 1e6);
+	assert_true(first_ns - back_ns < CLOCK_SECOND_NS);
+	rig_finish(&rig);
+}
+
+/* A sink that fails comes back; one that blocks disturbs no other. */
+static void test_sinks(void **state)
+{
+	struct fake_sink *good = &rig.devices.sink[0], *bad = &rig.devices.sink[1];
+	const char *const one[] = { "loopback:0" };
+	const char *const twice[] = { "loopback:0", "loopback:0" };
+	struct sana_error error = { 0 };
+	struct histogram interval;
+	int before;
+
+	(void)state;
+	histogram_init(&interval, 0);
+	atomic_store(&bad->open_failures, 2);
+	rig_start(&rig, "v4l2:fake", "loopback:0", "loopback:1");
+	(void)rig_wait_pixel(&rig, 1, rig_source, 0, 3);
+	assert_int_equal(rig_fault(&rig, "sink.no-device"), 2);
+	atomic_store(&bad->failures, 1);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, "sink.lost", 2);
+	(void)rig_wait_pixel(&rig, 1, rig_edited, 0, 3);
+	assert_int_equal(atomic_load(&bad->opened), 2);
+	atomic_store(&bad->blocks, true);
+	before = atomic_load(&good->writes);
+	rig_run(&rig, 2);
+	for (int i = before + 1; i < atomic_load(&good->writes); i++)
+		histogram_add(&interval, 0, good->write[i].at_ns - good->write[i - 1].at_ns);
+	print_message("beside a sink that blocks: %llu pictures, interval p50 %.2f p99 %.2f ms; "
+		      "dropped %llu\n",
+		      (unsigned long long)histogram_total(&interval),
+		      (double)histogram_quantile(&interval, 0.5) / 1e6,
+		      (double)histogram_quantile(&interval, 0.99) / 1e6,
+		      (unsigned long long)rig_statistics(&rig).sink_dropped);
+	assert_true(histogram_total(&interval) > 40);
+	assert_true(rig_statistics(&rig).sink_dropped > 20);
+	atomic_store(&bad->blocks, false);
+	assert_int_equal(pipeline_set_sinks(rig.pipeline, twice, 2, &error), -EINVAL);
+	assert_string_equal(error.name, "sink.twice");
+	assert_int_equal(pipeline_set_sinks(rig.pipeline, one, 1, &error), 0);
+	rig_run(&rig, 0.5);
+	before = atomic_load(&bad->writes);
+	rig_run(&rig, 0.5);
+	assert_int_equal(atomic_load(&bad->writes), before);
+	assert_int_equal(atomic_load(&bad->finished), 2);
+	rig_finish(&rig);
+}
+
+static void test_pause(void **state)
+{
+	struct fake_sink *sink = &rig.devices.sink[0];
+	int64_t paused_ns;
+	uint64_t pulled;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	pipeline_set_paused(rig.pipeline, true);
+	rig_run(&rig, 0.5);
+	paused_ns = clock_now_ns();
+	pulled = atomic_load(&fake_engine.pulled);
+	rig_run(&rig, 2);
+	/* The last edited frame stays. */
+	assert_int_equal(atomic_load(&fake_engine.pulled), pulled);
+	for (int i = 0; i < atomic_load(&sink->writes); i++)
+		if (sink->write[i].at_ns > paused_ns)
+			assert_memory_equal(sink->write[i].pixel, rig_edited, 3);
+	pipeline_set_paused(rig.pipeline, false);
+	rig_run(&rig, 2);
+	assert_true(atomic_load(&fake_engine.pulled) > pulled);
+	/* Stopped: sinks are completed and closed, nothing is written. */
+	pipeline_set_active(rig.pipeline, false);
+	rig_run(&rig, 0.5);
+	assert_int_equal(atomic_load(&sink->finished), 1);
+	assert_int_equal(atomic_load(&rig.devices.camera.open), 0);
+	rig_finish(&rig);
+}
+
+/* Newer prompts replace those that wait; each ticket is answered once. */
+static void test_prompts(void **state)
+{
+	uint64_t first, second, third;
+	int event;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	event = rig_wait_event(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 5);
+	first = rig.event[event].ticket;
+	second = pipeline_set_prompt(rig.pipeline, "another");
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 3);
+	print_message("tickets %llu, %llu; chunk %llu\n", (unsigned long long)first,
+		      (unsigned long long)second, (unsigned long long)rig.event[event].chunk);
+	assert_int_equal(rig.event[event].ticket, second);
+	atomic_store(&fake_engine.refuses_prompts, true);
+	third = pipeline_set_prompt(rig.pipeline, "no such");
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_REFUSED, "prompt.tokens", 3);
+	assert_int_equal(rig.event[event].ticket, third);
+	/* Frames go on under the old one. */
+	(void)rig_wait_pixel(&rig, 0, rig_edited, clock_now_ns(), 2);
+	rig_finish(&rig);
+}
+
+/* No pool, queue or event list grows, whatever happens for some seconds. */
+static void test_noise(void **state)
+{
+	const char *const sinks[] = { "loopback:0", "loopback:1", "loopback:2" };
+	const double seconds = SLOW ? 4 : 8;
+	const int64_t end_ns = clock_now_ns() + (int64_t)(seconds * 1e9);
+	struct pipeline_settings settings = rig.options.settings;
+	struct sana_error error;
+	unsigned int n = 0;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	while (clock_now_ns() < end_ns) {
+		n++;
+		(void)pipeline_set_sinks(rig.pipeline, sinks, (int)(n % 4), &error);
+		pipeline_set_source(rig.pipeline, n % 3 ? "v4l2:fake" : "pattern:");
+		pipeline_set_paused(rig.pipeline, n % 7 == 0);
+		pipeline_set_active(rig.pipeline, n % 11 != 0);
+		atomic_store(&rig.devices.camera.there, n % 5 != 0);
+		atomic_store(&fake_engine.step_failures, n % 13 == 0 ? 2 : 0);
+		settings.while_warming = (enum pipeline_show)(n % PIPELINE_SHOW_COUNT);
+		settings.while_lost = (enum pipeline_show)((n / 2) % PIPELINE_SHOW_COUNT);
+		pipeline_set_settings(rig.pipeline, &settings);
+		(void)pipeline_set_prompt(rig.pipeline, "a prompt");
+		pipeline_reset(rig.pipeline);
+		pipeline_retry(rig.pipeline);
+		rig.events = 0;
+		rig_run(&rig, 0.037);
+	}
+	print_message("%u rounds of changes\n", n);
+	pipeline_set_active(rig.pipeline, true);
+	pipeline_set_paused(rig.pipeline, false);
+	atomic_store(&rig.devices.camera.there, true);
+	atomic_store(&fake_engine.step_failures, 0);
+	pipeline_set_source(rig.pipeline, "v4l2:fake");
+	rig_run(&rig, 0.5);
+	assert_int_equal(pipeline_set_sinks(rig.pipeline, sinks, 1, &error), 0);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, clock_now_ns(), 8);
+	assert_int_equal(rig_statistics(&rig).pool_empty, 0);
+	rig_finish(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(test_flow, setup),
+		cmocka_unit_test_setup(test_overload, setup),
+		cmocka_unit_test_setup(test_lost_source, setup),
+		cmocka_unit_test_setup(test_retry, setup),
+		cmocka_unit_test_setup(test_damaged, setup),
+		cmocka_unit_test_setup(test_engine_failures, setup),
+		cmocka_unit_test_setup(test_hang, setup),
+		cmocka_unit_test_setup(test_unwatched, setup),
+		cmocka_unit_test_setup(test_sinks, setup),
+		cmocka_unit_test_setup(test_pause, setup),
+		cmocka_unit_test_setup(test_prompts, setup),
+		cmocka_unit_test_setup(test_noise, setup),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
