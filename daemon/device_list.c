@@ -21,18 +21,25 @@ static void copy(char *to, size_t bytes, const char *from)
 	(void)snprintf(to, bytes, "%s", from ? from : "");
 }
 
-/* The part of a link behind a directory; of several the shortest, which is the plainest. */
-static void link_take(char *to, size_t bytes, const char *link, const char *directory)
+/*
+ * The part of a link behind a directory; of several the shortest, which is the plainest. Two devices
+ * may claim one link: it belongs to the one it leads to.
+ */
+static void link_take(char *to, size_t bytes, const char *link, const char *directory,
+		      const char *node)
 {
 	const size_t length = strlen(directory);
+	_cleanup_(freep) char *real = NULL;
 
 	if (strncmp(link, directory, length) != 0)
+		return;
+	real = realpath(link, NULL);
+	if (!real || strcmp(real, node) != 0)
 		return;
 	if (!to[0] || strlen(link + length) < strlen(to))
 		copy(to, bytes, link + length);
 }
 
-/* udev replaces what is no plain ASCII in ID_V4L_PRODUCT's encoded form only: this is the text. */
 static void video_read(struct udev_device *u, struct device *ret)
 {
 	const char *capabilities = udev_device_get_property_value(u, "ID_V4L_CAPABILITIES");
@@ -48,8 +55,8 @@ static void video_read(struct udev_device *u, struct device *ret)
 	{
 		const char *link = udev_list_entry_get_name(entry);
 
-		link_take(ret->by_id, sizeof(ret->by_id), link, "/dev/v4l/by-id/");
-		link_take(ret->by_path, sizeof(ret->by_path), link, "/dev/v4l/by-path/");
+		link_take(ret->by_id, sizeof(ret->by_id), link, "/dev/v4l/by-id/", ret->node);
+		link_take(ret->by_path, sizeof(ret->by_path), link, "/dev/v4l/by-path/", ret->node);
 	}
 	/* This attribute is v4l2loopback's alone. */
 	ret->is_loopback = strstr(ret->sys_path, "/virtual/") &&
@@ -187,6 +194,25 @@ static struct device *match(struct device *all, int count, const struct device_i
 	return NULL;
 }
 
+/* Without udev's database its links may still be there. */
+static bool link_follow(const struct device_identity *identity, struct device *ret)
+{
+	const bool by_id = identity->kind == DEVICE_BY_ID;
+	_cleanup_(freep) char *real = NULL;
+	char link[DEVICE_NAME_BYTES + 32];
+
+	if (!by_id && identity->kind != DEVICE_BY_PATH)
+		return false;
+	(void)snprintf(link, sizeof(link), "/dev/v4l/%s/%s", by_id ? "by-id" : "by-path",
+		       identity->name);
+	real = realpath(link, NULL);
+	if (!real || strlen(real) >= sizeof(ret->node))
+		return false;
+	*ret = (struct device){ .present = true, .captures = true };
+	copy(ret->node, sizeof(ret->node), real);
+	return true;
+}
+
 int device_find(const struct device_identity *identity, const char *name, struct device *ret,
 		struct sana_error *error)
 {
@@ -204,6 +230,8 @@ int device_find(const struct device_identity *identity, const char *name, struct
 		if (!found)
 			count = device_list(DEVICE_CAMERAS, all, DEVICE_LIST_MAX);
 	}
+	if (!found && link_follow(identity, ret))
+		return 0;
 	if (!found)
 		return none(identity, all, count, name, error);
 	*ret = *found;

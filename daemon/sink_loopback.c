@@ -191,8 +191,10 @@ static int format_set(struct loopback *l, const struct media_sink_wish *wish,
 				      l->shape.width, l->shape.height, strerror(-r));
 	/* What came back counts: readers and keep_format pin it. */
 	r = sink_loopback_shape_read(&f.fmt.pix, &l->shape, error);
-	if (r < 0)
-		return sana_error_prefix(error, "%s", l->name);
+	if (r < 0) {
+		(void)sana_error_prefix(error, "%s", l->name);
+		return r;
+	}
 	parm.parm.output.timeperframe =
 		(struct v4l2_fract){ (uint32_t)wish->fps_den, (uint32_t)wish->fps_num };
 	(void)control(l, VIDIOC_S_PARM, &parm);

@@ -34,7 +34,7 @@ struct source_v4l2_camera {
 		bool queued;
 	} buffer[SOURCE_V4L2_MAX_BUFFERS];
 	int buffers;
-	bool streaming;
+	bool streaming, signal_missing;
 	int held; /* index of the buffer the reader has; −1: none */
 	struct source_v4l2_jpeg jpeg;
 

@@ -188,8 +188,9 @@ static bool range_of(const struct source_v4l2_layout *layout, const struct v4l2_
 
 	if (quantization != V4L2_QUANTIZATION_DEFAULT)
 		return quantization == V4L2_QUANTIZATION_FULL_RANGE;
-	/* sRGB says nothing of the range of Y'CbCr: limited. */
-	return layout->jpeg || layout->rgb || pix->colorspace == V4L2_COLORSPACE_JPEG;
+	/* sRGB says nothing of the range of Y'CbCr: limited. Grey is what a sensor gives: all levels. */
+	return layout->jpeg || layout->fourcc == V4L2_PIX_FMT_GREY || layout->rgb ||
+	       pix->colorspace == V4L2_COLORSPACE_JPEG;
 }
 
 static int size_check(const struct source_v4l2_layout *layout, const struct v4l2_pix_format *pix,

@@ -75,20 +75,35 @@ static int format_of(int subsampling)
 	return AV_PIX_FMT_NONE;
 }
 
+/*
+ * After a header that cannot be read the decoder (2.1) goes on where it stopped, in the next picture,
+ * for ever: a new one is the only way to make it forget.
+ */
+static int damaged(struct source_v4l2_jpeg *jpeg, struct sana_error *error)
+{
+	(void)sana_error_set(error, -EBADMSG, "source.damaged",
+			     "A JPEG picture is damaged: %.200s.", tjGetErrorStr2(jpeg->decoder));
+	(void)tjDestroy(jpeg->decoder);
+	jpeg->decoder = tjInitDecompress();
+	return -EBADMSG;
+}
+
 int source_v4l2_jpeg_decode(struct source_v4l2_jpeg *jpeg, const uint8_t *data, size_t bytes,
 			    struct media_picture *ret, struct sana_error *error)
 {
 	int strides[3] = { jpeg->row_bytes, jpeg->row_bytes, jpeg->row_bytes };
 	int width, height, subsampling, colours, format;
 
+	if (!jpeg->decoder)
+		jpeg->decoder = tjInitDecompress();
+	if (!jpeg->decoder)
+		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
 	if (!is_whole(data, bytes))
 		return sana_error_set(error, -EBADMSG, "source.damaged",
 				      "A JPEG picture of %zu bytes is cut off.", bytes);
 	if (tjDecompressHeader3(jpeg->decoder, data, (unsigned long)bytes, &width, &height,
 				&subsampling, &colours) < 0)
-		return sana_error_set(error, -EBADMSG, "source.damaged",
-				      "A JPEG picture is damaged: %.200s.",
-				      tjGetErrorStr2(jpeg->decoder));
+		return damaged(jpeg, error);
 	format = format_of(subsampling);
 	if (width != jpeg->width || height != jpeg->height || format == AV_PIX_FMT_NONE ||
 	    (colours != TJCS_YCbCr && colours != TJCS_GRAY))
@@ -101,9 +116,7 @@ int source_v4l2_jpeg_decode(struct source_v4l2_jpeg *jpeg, const uint8_t *data, 
 	if (tjDecompressToYUVPlanes(jpeg->decoder, data, (unsigned long)bytes, jpeg->plane, width,
 				    strides, height, TJFLAG_LIMITSCANS) < 0 &&
 	    tjGetErrorCode(jpeg->decoder) != TJERR_WARNING)
-		return sana_error_set(error, -EBADMSG, "source.damaged",
-				      "A JPEG picture is damaged: %.200s.",
-				      tjGetErrorStr2(jpeg->decoder));
+		return damaged(jpeg, error);
 	for (int i = 0; i < 3; i++) {
 		ret->plane[i] = format == AV_PIX_FMT_GRAY8 && i ? NULL : jpeg->plane[i];
 		ret->row_bytes[i] = jpeg->row_bytes;

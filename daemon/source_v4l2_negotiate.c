@@ -211,7 +211,7 @@ static void size_of_range(const struct source_v4l2_camera *c,
 static void sizes_list(const struct source_v4l2_camera *c, struct offers *o,
 		       const struct source_v4l2_offer *format)
 {
-	for (uint32_t i = 0; i < MAX_LIST; i++) {
+	for (uint32_t i = 0; i < MAX_LIST && o->count < SOURCE_V4L2_MAX_OFFERS; i++) {
 		struct v4l2_frmsizeenum e = { .index = i, .pixel_format = format->layout->fourcc };
 		struct source_v4l2_offer offer = *format;
 
@@ -243,7 +243,7 @@ static void formats_list(const struct source_v4l2_camera *c, struct offers *o, c
 	size_t used = 0;
 
 	unknown[0] = '\0';
-	for (uint32_t i = 0; i < MAX_LIST; i++) {
+	for (uint32_t i = 0; i < MAX_LIST && o->count < SOURCE_V4L2_MAX_OFFERS; i++) {
 		struct v4l2_fmtdesc e = { .index = i, .type = V4L2_BUF_TYPE_VIDEO_CAPTURE };
 		struct source_v4l2_offer offer = { 0 };
 
@@ -288,8 +288,10 @@ static int offer_set(struct source_v4l2_camera *c, const struct source_v4l2_offe
 		return 0;
 	/* Another size is taken as it comes: pictures are scaled anyway. */
 	r = source_v4l2_shape_read(&f.fmt.pix, &c->shape, error);
-	if (r < 0)
-		return sana_error_prefix(error, "%s", c->name);
+	if (r < 0) {
+		(void)sana_error_prefix(error, "%s", c->name);
+		return r;
+	}
 	return 1;
 }
 

@@ -9,8 +9,12 @@
 enum {
 	FIRST_WAIT_NS_MS = 5000, /* cameras wake up slowly */
 	WAIT_MS = 2000,		 /* the longest gap that is not a fault */
-	SLICE_MS = 100,		 /* between two questions whether to stop */
-	FRAMES_PER_WAIT = 10,	 /* slow cameras may miss this many pictures */
+	/*
+	 * Between two questions whether to stop; also, not every driver wakes who waits when its device
+	 * leaves, but a new poll sees it.
+	 */
+	SLICE_MS = 100,
+	FRAMES_PER_WAIT = 10, /* slow cameras may miss this many pictures */
 	MAX_EVENTS = 64,
 };
 
@@ -144,19 +148,22 @@ static int interrupted(const struct source_v4l2_camera *c, struct sana_error *er
 			      c->name);
 }
 
+static int no_signal(struct source_v4l2_camera *c, struct sana_error *error)
+{
+	c->deadline_ns = clock_now_ns() + c->stall_ns;
+	return sana_error_set(error, -EAGAIN, "source.no-signal",
+			      "%s: no signal comes in; check the cable and the device behind it.",
+			      c->name);
+}
+
 /* Nothing came in time: why? */
 static int silence(struct source_v4l2_camera *c, struct sana_error *error)
 {
-	const double seconds = (double)c->stall_ns / (double)CLOCK_SECOND_NS;
-
-	c->deadline_ns = clock_now_ns() + c->stall_ns;
-	if (source_v4l2_signal_missing(c))
-		return sana_error_set(error, -EAGAIN, "source.no-signal",
-				      "%s: no signal comes in; check the cable and the device "
-				      "behind it.",
-				      c->name);
+	c->signal_missing = source_v4l2_signal_missing(c);
+	if (c->signal_missing)
+		return no_signal(c, error);
 	return sana_error_set(error, -ETIMEDOUT, "source.stalled", "%s: no picture for %.1f s.",
-			      c->name, seconds);
+			      c->name, (double)c->stall_ns / (double)CLOCK_SECOND_NS);
 }
 
 /* The driver has something to say about the signal. */
@@ -170,12 +177,8 @@ static int events_take(struct source_v4l2_camera *c, struct sana_error *error)
 	if (source_v4l2_signal_changed(c) > 0)
 		return sana_error_set(error, -ESTALE, "source.changed",
 				      "%s: the signal has another size or rate now.", c->name);
-	if (!source_v4l2_signal_missing(c))
-		return 0;
-	c->deadline_ns = clock_now_ns() + c->stall_ns;
-	return sana_error_set(error, -EAGAIN, "source.no-signal",
-			      "%s: the signal is gone; check the cable and the device behind it.",
-			      c->name);
+	c->signal_missing = source_v4l2_signal_missing(c);
+	return c->signal_missing ? no_signal(c, error) : 0;
 }
 
 /* 0: a buffer may be there; 1: an error, which the next ioctl should tell. */
@@ -186,14 +189,12 @@ static int buffer_wait(struct source_v4l2_camera *c, struct sana_error *error)
 			{ .fd = c->fd, .events = POLLIN | (c->has_events ? POLLPRI : 0) },
 			{ .fd = c->stop_fd, .events = POLLIN },
 		};
-		int wait_ms = clock_poll_ms(c->deadline_ns);
+		const int wait_ms = clock_poll_ms(c->deadline_ns);
 		int r;
 
 		if (c->stopped && c->stopped(c->stopped_context))
 			return interrupted(c, error);
-		if (c->stopped)
-			wait_ms = MIN_OF(wait_ms, (int)SLICE_MS);
-		r = c->io->poll(fds, ARRAY_SIZE(fds), wait_ms);
+		r = c->io->poll(fds, ARRAY_SIZE(fds), MIN_OF(wait_ms, (int)SLICE_MS));
 		if (r < 0 && errno != EINTR)
 			return source_v4l2_fail(c, -errno, "source.protocol", "poll", error);
 		if (r > 0 && fds[1].revents)
@@ -274,6 +275,9 @@ static int64_t capture_time(struct source_v4l2_camera *c, const struct v4l2_buff
 	    b->timestamp.tv_usec >= 0 && b->timestamp.tv_usec < 1000000) {
 		ns = (int64_t)b->timestamp.tv_sec * CLOCK_SECOND_NS +
 		     (int64_t)b->timestamp.tv_usec * 1000;
+		/* Some tell the time a picture was due, which may be a little ahead. */
+		if (ns > now && ns - now <= c->frame_ns)
+			ns = now;
 		if (ns > c->last_ns && ns <= now)
 			return ns;
 	}
@@ -341,5 +345,10 @@ int source_v4l2_read(struct media_source *source, struct media_picture *ret,
 		return r;
 	c->deadline_ns = clock_now_ns() + c->stall_ns;
 	gaps_count(c, &b);
+	/* Some hardware goes on with noise: that is no picture. */
+	if (c->signal_missing)
+		c->signal_missing = source_v4l2_signal_missing(c);
+	if (c->signal_missing)
+		return no_signal(c, error);
 	return picture_make(c, &b, ret, error);
 }

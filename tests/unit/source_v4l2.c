@@ -1,0 +1,865 @@
+/*
+ * Cameras against a driver that the test plays: what is negotiated, what a picture is, and what
+ * becomes of answers that a driver should not give.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <libavutil/pixfmt.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/util.h"
+#include "daemon/source_v4l2.h"
+
+#include <linux/videodev2.h>
+
+enum { FD = 1000, WIDTH = 64, HEIGHT = 32, PADDING = 16, BYTES = (2 * WIDTH + PADDING) * HEIGHT };
+
+struct mode {
+	uint32_t fourcc;
+	int width, height, fps;
+};
+
+/* The driver. One for the program: a table of system calls has no place for a context. */
+static struct driver {
+	const struct mode *modes; /* ends with a fourcc of 0 */
+	uint32_t caps;
+	int open_errno;
+	unsigned long fail_request; /* this ioctl fails … */
+	int fail_errno, fail_after; /* … from its n-th call on */
+	bool endless;		    /* enumerations never end */
+	bool stepwise;
+	struct v4l2_pix_format pix; /* what S_FMT gives back, where a field is not 0 */
+	unsigned int buffers;	    /* what REQBUFS gives */
+	uint32_t length;	    /* of a buffer */
+	/* Of the next DQBUF. */
+	int index; /* −1: as it should be */
+	uint32_t bytesused, flags, sequence, step;
+	int64_t time_ns; /* 0: now */
+	uint32_t time_flags;
+	bool silent; /* no buffer comes */
+	bool hangs_up;
+
+	int opened, closed, mapped, unmapped, calls, queued[32], count;
+	bool streaming;
+	uint8_t memory[32][BYTES + 4096];
+	struct v4l2_pix_format set;
+	struct v4l2_fract interval;
+} driver;
+
+static const struct mode plain[] = { { V4L2_PIX_FMT_YUYV, WIDTH, HEIGHT, 30 }, { 0 } };
+
+static void driver_reset(void)
+{
+	memset(&driver, 0, sizeof(driver));
+	driver.modes = plain;
+	driver.caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
+	driver.buffers = 4;
+	driver.length = BYTES;
+	driver.index = -1;
+	driver.bytesused = BYTES;
+	driver.step = 1;
+	driver.time_flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+	for (int i = 0; i < 32; i++)
+		memset(driver.memory[i], 100 + i, sizeof(driver.memory[i]));
+}
+
+static int fake_open(const char *path, int flags)
+{
+	(void)path;
+	(void)flags;
+	if (driver.open_errno) {
+		errno = driver.open_errno;
+		return -1;
+	}
+	driver.opened++;
+	return FD;
+}
+
+static int fake_close(int fd)
+{
+	assert_int_equal(fd, FD);
+	driver.closed++;
+	return 0;
+}
+
+static void *fake_map(size_t bytes, int fd, int64_t offset)
+{
+	assert_int_equal(fd, FD);
+	assert_true(bytes <= sizeof(driver.memory[0]) && offset >= 0 && offset < 32);
+	driver.mapped++;
+	return driver.memory[offset];
+}
+
+static int fake_unmap(void *memory, size_t bytes)
+{
+	(void)memory;
+	(void)bytes;
+	driver.unmapped++;
+	return 0;
+}
+
+static int fake_poll(struct pollfd *fds, unsigned long count, int timeout_ms)
+{
+	struct pollfd *camera = &fds[0];
+	int r;
+
+	assert_int_equal(camera->fd, FD);
+	camera->revents = driver.hangs_up ? POLLERR | POLLHUP : driver.silent ? 0 : POLLIN;
+	if (camera->revents)
+		return 1;
+	camera->fd = -1;
+	r = poll(fds, count, timeout_ms);
+	camera->fd = FD;
+	return r;
+}
+
+static const struct mode *mode_number(uint32_t index)
+{
+	const struct mode *m = driver.modes;
+
+	while (index > 0 && m->fourcc) {
+		m++;
+		index--;
+	}
+	return m->fourcc ? m : driver.endless ? driver.modes : NULL;
+}
+
+static int enum_format(struct v4l2_fmtdesc *e)
+{
+	const struct mode *m = mode_number(e->index);
+
+	e->pixelformat = m ? m->fourcc : 0;
+	return m ? 0 : -EINVAL;
+}
+
+/* The n-th mode of one format. */
+static int enum_size(struct v4l2_frmsizeenum *e)
+{
+	uint32_t n = 0;
+
+	for (const struct mode *m = driver.modes; m->fourcc; m++)
+		if (m->fourcc == e->pixel_format && (n++ == e->index || driver.endless)) {
+			e->type = driver.stepwise ? V4L2_FRMSIZE_TYPE_STEPWISE :
+						    V4L2_FRMSIZE_TYPE_DISCRETE;
+			if (driver.stepwise)
+				e->stepwise =
+					(struct v4l2_frmsize_stepwise){ 16, 4096, 2, 16, 4096, 2 };
+			else
+				e->discrete = (struct v4l2_frmsize_discrete){ (uint32_t)m->width,
+									      (uint32_t)m->height };
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int enum_interval(struct v4l2_frmivalenum *e)
+{
+	for (const struct mode *m = driver.modes; m->fourcc; m++)
+		if (m->fourcc == e->pixel_format && (driver.endless || e->index == 0) &&
+		    (driver.stepwise ||
+		     (m->width == (int)e->width && m->height == (int)e->height))) {
+			e->type = V4L2_FRMIVAL_TYPE_DISCRETE;
+			e->discrete = (struct v4l2_fract){ m->fps ? 1 : 0, (uint32_t)m->fps };
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int set_format(struct v4l2_format *f)
+{
+	struct v4l2_pix_format *p = &f->fmt.pix;
+	const struct v4l2_pix_format *o = &driver.pix;
+
+	assert_int_equal(p->priv, V4L2_PIX_FMT_PRIV_MAGIC);
+	p->bytesperline = 2 * p->width + PADDING;
+	p->sizeimage = p->bytesperline * p->height * 3 / 2;
+	p->field = o->field ? o->field : p->field;
+	p->width = o->width ? o->width : p->width;
+	p->height = o->height ? o->height : p->height;
+	p->pixelformat = o->pixelformat ? o->pixelformat : p->pixelformat;
+	p->bytesperline = o->bytesperline ? o->bytesperline : p->bytesperline;
+	p->sizeimage = o->sizeimage ? o->sizeimage : p->sizeimage;
+	p->colorspace = o->colorspace;
+	p->ycbcr_enc = o->ycbcr_enc;
+	p->quantization = o->quantization;
+	driver.set = *p;
+	return 0;
+}
+
+static int take_buffer(struct v4l2_buffer *b)
+{
+	int index = driver.index;
+	const int64_t ns = driver.time_ns ? driver.time_ns : clock_now_ns();
+
+	if (driver.hangs_up || driver.silent)
+		return -EAGAIN;
+	for (int i = 0; i < driver.count && index < 0; i++)
+		if (driver.queued[i])
+			index = i;
+	assert_true(index >= 0); /* a source that keeps all buffers starves */
+	if (index < 32)
+		driver.queued[index] = 0;
+	b->index = (uint32_t)index;
+	b->bytesused = driver.bytesused;
+	b->flags = driver.flags | driver.time_flags;
+	b->sequence = driver.sequence;
+	driver.sequence += driver.step;
+	b->timestamp.tv_sec = ns / CLOCK_SECOND_NS;
+	b->timestamp.tv_usec = ns % CLOCK_SECOND_NS / 1000;
+	return 0;
+}
+
+static int answer(unsigned long request, void *argument)
+{
+	struct v4l2_capability *cap = argument;
+	struct v4l2_requestbuffers *request_buffers = argument;
+	struct v4l2_buffer *b = argument;
+	struct v4l2_streamparm *parm = argument;
+
+	switch (request) {
+	case VIDIOC_QUERYCAP:
+		memset(cap, 'x', sizeof(*cap)); /* strings without an end */
+		cap->capabilities = driver.caps | V4L2_CAP_DEVICE_CAPS;
+		cap->device_caps = driver.caps;
+		return 0;
+	case VIDIOC_ENUM_FMT:
+		return enum_format(argument);
+	case VIDIOC_ENUM_FRAMESIZES:
+		return enum_size(argument);
+	case VIDIOC_ENUM_FRAMEINTERVALS:
+		return enum_interval(argument);
+	case VIDIOC_S_FMT:
+		return set_format(argument);
+	case VIDIOC_G_PARM:
+		parm->parm.capture.capability = V4L2_CAP_TIMEPERFRAME;
+		return 0;
+	case VIDIOC_S_PARM:
+		driver.interval = parm->parm.capture.timeperframe;
+		return 0;
+	case VIDIOC_REQBUFS:
+		memset(driver.queued, 0, sizeof(driver.queued));
+		if (!request_buffers->count)
+			return 0;
+		request_buffers->count = driver.buffers;
+		driver.count = (int)MIN_OF(driver.buffers, 32u);
+		return 0;
+	case VIDIOC_QUERYBUF:
+		b->length = driver.length;
+		b->m.offset = b->index;
+		return 0;
+	case VIDIOC_QBUF:
+		assert_true(b->index < 32 && !driver.queued[b->index]);
+		driver.queued[b->index] = 1;
+		return 0;
+	case VIDIOC_DQBUF:
+		return take_buffer(b);
+	case VIDIOC_STREAMON:
+		driver.streaming = true;
+		return 0;
+	case VIDIOC_STREAMOFF:
+		driver.streaming = false;
+		return 0;
+	}
+	return -ENOTTY;
+}
+
+static int fake_ioctl(int fd, unsigned long request, void *argument)
+{
+	int r;
+
+	assert_int_equal(fd, FD);
+	driver.calls++;
+	assert_true(driver.calls < 200000); /* lists without an end have to end */
+	if (request == driver.fail_request && driver.fail_errno && driver.fail_after-- <= 0)
+		r = -driver.fail_errno;
+	else
+		r = answer(request, argument);
+	if (r < 0)
+		errno = -r;
+	return r < 0 ? -1 : 0;
+}
+
+static const struct source_v4l2_io io = { fake_open, fake_close, fake_ioctl,
+					  fake_map,  fake_unmap, fake_poll };
+
+static const struct media_source_wish wish = {
+	.path = "v4l2:card=test", .width = WIDTH, .height = HEIGHT, .fps_num = 24, .fps_den = 1
+};
+
+static struct media_source *open_good(const struct media_source_wish *w)
+{
+	struct media_source *source = NULL;
+	struct sana_error error = { 0 };
+
+	if (source_v4l2_open_node(w, "/dev/test", &io, &source, &error) < 0)
+		fail_msg("%s: %s", error.name, error.text);
+	return source;
+}
+
+static void open_bad(const char *name)
+{
+	struct media_source *source = NULL;
+	struct sana_error error = { 0 };
+	int r = source_v4l2_open_node(&wish, "/dev/test", &io, &source, &error);
+
+	print_message("  %s: %s\n", error.name, error.text);
+	assert_true(r < 0);
+	assert_int_equal(error.code, r);
+	assert_null(source);
+	if (name)
+		assert_string_equal(error.name, name);
+	assert_int_equal(driver.opened, driver.closed);
+	assert_int_equal(driver.mapped, driver.unmapped);
+	assert_false(driver.streaming);
+}
+
+static void close_all(struct media_source *source)
+{
+	(void)media_source_close(source);
+	assert_int_equal(driver.opened, driver.closed);
+	assert_int_equal(driver.mapped, driver.unmapped);
+	assert_false(driver.streaming);
+}
+
+/* ------------------------------------------------------------------------------- good driver */
+
+static void pictures_come(void **state)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+	int64_t last = 0;
+
+	(void)state;
+	driver_reset();
+	source = open_good(&wish);
+	print_message("%s\n", media_source_info(source)->description);
+	assert_true(media_source_info(source)->live);
+	assert_int_equal(media_source_info(source)->fps_num, 30);
+	/* Nothing has 24: 30 is the slowest that is not below. */
+	assert_int_equal(driver.interval.denominator, 30);
+	for (int i = 0; i < 50; i++) {
+		driver.step = i == 20 ? 4 : 1;
+		assert_int_equal(media_source_read(source, &p, &error), 1);
+		assert_int_equal(p.format, AV_PIX_FMT_YUYV422);
+		assert_int_equal(p.row_bytes[0], 2 * WIDTH + PADDING);
+		assert_int_equal(p.siting, MEDIA_SITING_CENTRE);
+		assert_false(p.full_range);
+		assert_int_equal(p.matrix, MEDIA_MATRIX_601);
+		assert_in_range(p.plane[0][0], 100, 103);
+		assert_true(p.capture_ns > last && p.capture_ns <= clock_now_ns());
+		last = p.capture_ns;
+	}
+	print_message("%lld missed, %lld restamped\n", (long long)media_source_info(source)->missed,
+		      (long long)media_source_info(source)->restamped);
+	assert_int_equal(media_source_info(source)->missed, 3);
+	close_all(source);
+}
+
+/* Times that are not of our clock, go back or lie ahead are replaced; they always grow. */
+static void bad_times_are_replaced(void **state)
+{
+	static const struct {
+		int64_t ns;
+		uint32_t flags;
+	} bad[] = {
+		{ 0, V4L2_BUF_FLAG_TIMESTAMP_UNKNOWN },
+		{ 1, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC },
+		{ INT64_MAX, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC },
+		{ INT64_MIN, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC },
+		{ -5, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC },
+		{ 0, V4L2_BUF_FLAG_TIMESTAMP_COPY },
+	};
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+	int64_t last = 0;
+
+	(void)state;
+	driver_reset();
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	last = p.capture_ns;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		driver.time_ns = bad[i].ns;
+		driver.time_flags = bad[i].flags;
+		assert_int_equal(media_source_read(source, &p, &error), 1);
+		assert_true(p.capture_ns > last && p.capture_ns <= clock_now_ns());
+		assert_true(p.timestamp_ns >= 0);
+		last = p.capture_ns;
+		assert_int_equal(media_source_info(source)->restamped, i + 1);
+	}
+	close_all(source);
+}
+
+static void damaged_pictures_are_left_out(void **state)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+
+	(void)state;
+	driver_reset();
+	source = open_good(&wish);
+	driver.flags = V4L2_BUF_FLAG_ERROR;
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(media_source_read(source, &p, &error), -EAGAIN);
+		assert_string_equal(error.name, "source.damaged");
+		assert_int_equal(error.code, -EAGAIN);
+	}
+	driver.flags = 0;
+	driver.bytesused = BYTES - 1;
+	assert_int_equal(media_source_read(source, &p, &error), -EAGAIN);
+	print_message("%s\n", error.text);
+	/* More than there is: only the buffer is looked at. */
+	driver.bytesused = UINT32_MAX;
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.bytesused = 0;
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(media_source_info(source)->damaged, 21);
+	close_all(source);
+}
+
+/* -------------------------------------------------------------------------------- the choice */
+
+struct choice {
+	struct mode modes[8];
+	int width, height, fps;
+	struct mode wanted;
+};
+
+static void choices_follow_the_rules(void **state)
+{
+	static const struct choice choices[] = {
+		/* USB 2: 720p30 only as MJPEG. */
+		{ { { V4L2_PIX_FMT_YUYV, 640, 480, 30 },
+		    { V4L2_PIX_FMT_YUYV, 1280, 720, 10 },
+		    { V4L2_PIX_FMT_MJPEG, 1280, 720, 30 },
+		    { V4L2_PIX_FMT_MJPEG, 1920, 1080, 30 } },
+		  1280,
+		  704,
+		  24,
+		  { V4L2_PIX_FMT_MJPEG, 1280, 720, 30 } },
+		/* Cheaper at the same size and rate. */
+		{ { { V4L2_PIX_FMT_MJPEG, 640, 360, 30 },
+		    { V4L2_PIX_FMT_YUYV, 640, 360, 30 },
+		    { V4L2_PIX_FMT_NV12, 640, 360, 30 } },
+		  256,
+		  144,
+		  24,
+		  { V4L2_PIX_FMT_NV12, 640, 360, 30 } },
+		/* The smallest that covers, not the largest. */
+		{ { { V4L2_PIX_FMT_YUYV, 1920, 1080, 30 },
+		    { V4L2_PIX_FMT_YUYV, 320, 240, 30 },
+		    { V4L2_PIX_FMT_YUYV, 160, 120, 30 } },
+		  256,
+		  144,
+		  24,
+		  { V4L2_PIX_FMT_YUYV, 320, 240, 30 } },
+		/* Nothing covers: the largest. */
+		{ { { V4L2_PIX_FMT_YUYV, 320, 240, 30 }, { V4L2_PIX_FMT_YUYV, 640, 480, 30 } },
+		  1280,
+		  704,
+		  24,
+		  { V4L2_PIX_FMT_YUYV, 640, 480, 30 } },
+		/* Nothing is fast enough: the fastest. */
+		{ { { V4L2_PIX_FMT_YUYV, 1280, 720, 10 }, { V4L2_PIX_FMT_YUYV, 640, 480, 15 } },
+		  1280,
+		  704,
+		  24,
+		  { V4L2_PIX_FMT_YUYV, 640, 480, 15 } },
+		/* Unknown formats are left alone. */
+		{ { { V4L2_PIX_FMT_H264, 1280, 720, 30 }, { V4L2_PIX_FMT_UYVY, 640, 480, 30 } },
+		  1280,
+		  704,
+		  24,
+		  { V4L2_PIX_FMT_UYVY, 640, 480, 30 } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+		const struct choice *c = &choices[i];
+		struct media_source_wish w = wish;
+		struct media_source *source = NULL;
+
+		driver_reset();
+		driver.modes = c->modes;
+		driver.length =
+			UINT32_MAX; /* no memory is behind it: opening fails after the choice */
+		driver.fail_request = VIDIOC_REQBUFS;
+		driver.fail_errno = EIO;
+		w.width = c->width;
+		w.height = c->height;
+		w.fps_num = c->fps;
+		assert_true(source_v4l2_open_node(&w, "/dev/test", &io, &source, NULL) < 0);
+		print_message("%dx%d at %d: %.4s %ux%u at %u\n", c->width, c->height, c->fps,
+			      (const char *)&driver.set.pixelformat, driver.set.width,
+			      driver.set.height, driver.interval.denominator);
+		assert_int_equal(driver.set.pixelformat, c->wanted.fourcc);
+		assert_int_equal(driver.set.width, c->wanted.width);
+		assert_int_equal(driver.set.height, c->wanted.height);
+		assert_int_equal(driver.interval.denominator, c->wanted.fps);
+	}
+}
+
+static void a_wish_may_name_the_format(void **state)
+{
+	static const struct mode modes[] = { { V4L2_PIX_FMT_NV12, WIDTH, HEIGHT, 30 },
+					     { V4L2_PIX_FMT_YUYV, WIDTH, HEIGHT, 30 },
+					     { 0 } };
+	struct media_source_wish w = wish;
+	struct media_source *source;
+	struct media_picture p;
+	struct sana_error error;
+
+	(void)state;
+	driver_reset();
+	driver.modes = modes;
+	w.pixel_format = "yuyv";
+	w.matrix = "709";
+	w.range = "full";
+	source = open_good(&w);
+	assert_int_equal(driver.set.pixelformat, V4L2_PIX_FMT_YUYV);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(p.matrix, MEDIA_MATRIX_709);
+	assert_true(p.full_range);
+	close_all(source);
+	w.range = "half";
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	w.range = NULL;
+	w.matrix = "2100";
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	w.matrix = NULL;
+	w.pixel_format = "h264";
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	w.pixel_format = "uyvy";
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -ENOTSUP);
+	print_message("%s\n", error.text);
+	assert_int_equal(driver.opened, driver.closed);
+}
+
+/* ----------------------------------------------------------------------------- bad drivers */
+
+static void nodes_are_checked(void **state)
+{
+	static const struct {
+		int code;
+		const char *name;
+	} opens[] = {
+		{ EACCES, "source.permission" }, { EPERM, "source.permission" },
+		{ EBUSY, "source.busy" },	 { ENOENT, "source.no-device" },
+		{ ENODEV, "source.no-device" },	 { ENXIO, "source.no-device" },
+		{ EIO, "source.protocol" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(opens); i++) {
+		driver_reset();
+		driver.open_errno = opens[i].code;
+		open_bad(opens[i].name);
+	}
+	driver_reset();
+	driver.caps = V4L2_CAP_META_CAPTURE | V4L2_CAP_STREAMING;
+	open_bad("source.format");
+	driver_reset();
+	driver.caps = V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_STREAMING;
+	open_bad("source.format");
+	driver_reset();
+	driver.caps = V4L2_CAP_VIDEO_CAPTURE;
+	open_bad("source.format");
+}
+
+/* Each ioctl fails in each way: a name, and nothing stays open, mapped or streaming. */
+static void every_ioctl_may_fail(void **state)
+{
+	static const unsigned long requests[] = { VIDIOC_QUERYCAP, VIDIOC_ENUM_FMT, VIDIOC_S_FMT,
+						  VIDIOC_REQBUFS,  VIDIOC_QUERYBUF, VIDIOC_QBUF,
+						  VIDIOC_STREAMON };
+	static const int codes[] = { EIO, ENODEV, EINVAL, EBUSY, ENOMEM, ENOTTY, ENOSPC, ENOLINK };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++)
+		for (size_t k = 0; k < ARRAY_SIZE(codes); k++)
+			for (int after = 0; after < (i == 4 || i == 5 ? 3 : 1); after++) {
+				driver_reset();
+				driver.fail_request = requests[i];
+				driver.fail_errno = codes[k];
+				driver.fail_after = after;
+				open_bad(NULL);
+			}
+	driver_reset();
+	driver.fail_request = VIDIOC_S_FMT;
+	driver.fail_errno = EBUSY;
+	open_bad("source.busy");
+	driver_reset();
+	driver.fail_request = VIDIOC_STREAMON;
+	driver.fail_errno = ENOSPC;
+	open_bad("source.busy");
+	driver_reset();
+	driver.fail_request = VIDIOC_STREAMON;
+	driver.fail_errno = ENOLINK;
+	open_bad("source.no-signal");
+	driver_reset();
+	driver.fail_request = VIDIOC_REQBUFS;
+	driver.fail_errno = EINVAL;
+	open_bad("source.buffer");
+}
+
+static void impossible_formats_are_refused(void **state)
+{
+	static const struct v4l2_pix_format bad[] = {
+		{ .pixelformat = V4L2_PIX_FMT_H264 },
+		{ .pixelformat = V4L2_PIX_FMT_NV12 }, /* not what was asked for */
+		{ .width = UINT32_MAX },
+		{ .width = 63 }, /* chroma is for pairs */
+		{ .width = 16386, .bytesperline = 40000, .sizeimage = 40000 * HEIGHT },
+		{ .height = UINT32_MAX },
+		{ .bytesperline = 2 * WIDTH - 1 },
+		{ .bytesperline = UINT32_MAX },
+		{ .bytesperline = 0x80000000 },
+		{ .sizeimage = BYTES - 1 },
+		{ .field = V4L2_FIELD_ALTERNATE },
+		{ .field = V4L2_FIELD_TOP },
+		{ .ycbcr_enc = V4L2_YCBCR_ENC_BT2020_CONST_LUM },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		driver_reset();
+		driver.pix = bad[i];
+		open_bad("source.format");
+	}
+	/* Buffers that do not hold what was announced, or none at all. */
+	driver_reset();
+	driver.length = BYTES - 1;
+	open_bad("source.buffer");
+	for (unsigned int count = 0; count < 2; count++) {
+		driver_reset();
+		driver.buffers = count;
+		open_bad("source.buffer");
+	}
+}
+
+static void strange_formats_are_taken(void **state)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+
+	(void)state;
+	/* More buffers than anyone needs, lists without an end, no rates. */
+	driver_reset();
+	driver.buffers = 1000;
+	driver.endless = true;
+	source = open_good(&wish);
+	print_message("%d calls, %d mapped\n", driver.calls, driver.mapped);
+	assert_int_equal(driver.mapped, 32);
+	close_all(source);
+	/* Another size than asked for, without padding told, JPEG colours. */
+	driver_reset();
+	driver.pix.width = 32;
+	driver.pix.bytesperline = 0;
+	driver.pix.colorspace = V4L2_COLORSPACE_JPEG;
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(p.width, 32);
+	assert_true(p.full_range);
+	close_all(source);
+	/* HD colours. */
+	driver_reset();
+	driver.pix.colorspace = V4L2_COLORSPACE_REC709;
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(p.matrix, MEDIA_MATRIX_709);
+	assert_false(p.full_range);
+	close_all(source);
+}
+
+static void read_bad(const char *name, int code)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error = { 0 };
+	const struct driver keep = driver;
+	int r;
+
+	driver_reset();
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.index = keep.index;
+	driver.hangs_up = keep.hangs_up;
+	driver.silent = keep.silent;
+	driver.fail_request = keep.fail_request;
+	driver.fail_errno = keep.fail_errno;
+	r = media_source_read(source, &p, &error);
+	print_message("  %s: %s\n", error.name, error.text);
+	assert_int_equal(r, code);
+	assert_string_equal(error.name, name);
+	driver.fail_errno = 0;
+	close_all(source);
+}
+
+static void streams_that_break_have_names(void **state)
+{
+	static const struct {
+		unsigned long request;
+		int code;
+		const char *name;
+	} failures[] = {
+		{ VIDIOC_DQBUF, EIO, "source.protocol" },
+		{ VIDIOC_DQBUF, ENODEV, "source.lost" },
+		{ VIDIOC_DQBUF, EINVAL, "source.protocol" },
+		{ VIDIOC_QBUF, ENODEV, "source.lost" },
+		{ VIDIOC_QBUF, EINVAL, "source.buffer" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
+		driver_reset();
+		driver.fail_request = failures[i].request;
+		driver.fail_errno = failures[i].code;
+		read_bad(failures[i].name, -failures[i].code);
+	}
+	driver_reset();
+	driver.index = 4; /* there are four */
+	read_bad("source.protocol", -EPROTO);
+	driver_reset();
+	driver.index = 1 << 30;
+	read_bad("source.protocol", -EPROTO);
+	driver_reset();
+	driver.hangs_up = true;
+	read_bad("source.protocol", -EIO);
+	driver_reset();
+	driver.silent = true;
+	read_bad("source.stalled", -ETIMEDOUT);
+}
+
+static void a_buffer_is_not_given_twice(void **state)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+
+	(void)state;
+	driver_reset();
+	source = open_good(&wish);
+	driver.index = 2;
+	/* It goes back with the next read, so once more is right … */
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.index = 1;
+	driver.fail_request = VIDIOC_QBUF;
+	driver.fail_errno = EIO;
+	driver.fail_after = 1; /* 2 goes back, 1 does not */
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	assert_int_equal(media_source_read(source, &p, &error), -EIO);
+	driver.fail_errno = 0;
+	/* … and a buffer that the driver does not have is none. */
+	assert_int_equal(media_source_read(source, &p, &error), -EPROTO);
+	print_message("%s\n", error.text);
+	close_all(source);
+}
+
+/* -------------------------------------------------------------------------------- stopping */
+
+static void *stop_later(void *context)
+{
+	const uint64_t one = 1;
+
+	(void)poll(NULL, 0, 100);
+	(void)!write(*(int *)context, &one, sizeof(one));
+	return NULL;
+}
+
+static bool always(void *context)
+{
+	(void)context;
+	return true;
+}
+
+static void reading_can_be_stopped(void **state)
+{
+	struct media_source_wish w = wish;
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+	int64_t start;
+	pthread_t thread;
+
+	(void)state;
+	driver_reset();
+	driver.silent = true;
+	w.stop_fd = eventfd(0, EFD_CLOEXEC);
+	assert_true(w.stop_fd > 0);
+	source = open_good(&w);
+	start = clock_now_ns();
+	assert_int_equal(pthread_create(&thread, NULL, stop_later, &w.stop_fd), 0);
+	assert_int_equal(media_source_read(source, &p, &error), -EINTR);
+	assert_string_equal(error.name, "source.interrupted");
+	print_message("stopped after %.0f ms\n", (double)(clock_now_ns() - start) / 1e6);
+	assert_true(clock_now_ns() - start < CLOCK_SECOND_NS);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	/* It stays stopped. */
+	assert_int_equal(media_source_read(source, &p, &error), -EINTR);
+	close_all(source);
+	(void)close(w.stop_fd);
+	w.stop_fd = 0;
+	w.stopped = always;
+	source = open_good(&w);
+	assert_int_equal(media_source_read(source, &p, &error), -EINTR);
+	close_all(source);
+}
+
+static void identities_are_checked(void **state)
+{
+	static const char *const bad[] = {
+		"",	     "v4l2:", "/dev/video0",  "v4l2:by-id/../../etc",
+		"loopback:", "kms:",  "v4l2:number=0"
+	};
+	struct media_source *source = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct media_source_wish w = { .path = bad[i] };
+		struct sana_error error;
+
+		assert_int_equal(source_v4l2_open(&w, &source, &error), -EINVAL);
+		assert_string_equal(error.name, "device.identity");
+	}
+	assert_int_equal(source_v4l2_open(&(struct media_source_wish){ .path = "v4l2:card=none?" },
+					  &source, NULL),
+			 -ENODEV);
+	assert_null(source);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pictures_come),
+		cmocka_unit_test(bad_times_are_replaced),
+		cmocka_unit_test(damaged_pictures_are_left_out),
+		cmocka_unit_test(choices_follow_the_rules),
+		cmocka_unit_test(a_wish_may_name_the_format),
+		cmocka_unit_test(nodes_are_checked),
+		cmocka_unit_test(every_ioctl_may_fail),
+		cmocka_unit_test(impossible_formats_are_refused),
+		cmocka_unit_test(strange_formats_are_taken),
+		cmocka_unit_test(streams_that_break_have_names),
+		cmocka_unit_test(a_buffer_is_not_given_twice),
+		cmocka_unit_test(reading_can_be_stopped),
+		cmocka_unit_test(identities_are_checked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
