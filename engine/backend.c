@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-static const struct kernel_backend *const backends[] = { &kernel_backend_cpu, &kernel_backend_cuda,
+static const struct kernel_backend *const backends[] = { &kernel_backend_cuda, &kernel_backend_cpu,
 							 NULL };
 
 const struct kernel_backend *const *backend_list(void)
@@ -21,25 +21,81 @@ static void names_join(char *to, size_t bytes)
 					 (*b)->name);
 }
 
-int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error)
+static const char *open_error_name(int r)
+{
+	switch (r) {
+	case -ENODEV:
+		return "backend.no-device";
+	case -EPROTO:
+		return "backend.driver";
+	case -ENOEXEC:
+		return "backend.architecture";
+	case -ENOTSUP:
+		return "backend.unsupported";
+	case -ENOMEM:
+		return "memory";
+	}
+	return "backend.open";
+}
+
+const char *backend_fault_name(int r)
+{
+	switch (r) {
+	case -EFAULT:
+		return "backend.kernel";
+	case -ENODEV:
+		return "backend.lost";
+	case -ENOMEM:
+		return "memory";
+	}
+	return "backend.failed";
+}
+
+static int table_open(const struct kernel_backend *table, int threads, struct backend *ret,
+		      struct sana_error *error)
 {
 	const struct kernel_device_options options = { .threads = threads };
+	struct backend opened = { .table = table };
 	char text[256] = "";
-	int r;
+	const int r = table->open(&options, text, sizeof(text), &opened.device);
+
+	if (r < 0)
+		return sana_error_set(error, r, open_error_name(r),
+				      "Back end \"%s\" does not start: %s.", table->name,
+				      text[0] ? text : strerror(-r));
+	*ret = opened;
+	return 0;
+}
+
+static int first_open(int threads, struct backend *ret, struct sana_error *error)
+{
+	char note[BACKEND_NOTE_BYTES] = "";
+	struct sana_error why = { 0 };
+	int r = -ENOTSUP;
 
 	for (const struct kernel_backend *const *b = backends; *b; b++) {
-		struct backend opened = { .table = *b };
-
-		if (strcmp((*b)->name, name) != 0)
-			continue;
-		r = (*b)->open(&options, text, sizeof(text), &opened.device);
-		if (r < 0)
-			return sana_error_set(error, r, "backend.open",
-					      "Back end \"%s\" does not start: %s.", name,
-					      text[0] ? text : strerror(-r));
-		*ret = opened;
-		return 0;
+		r = table_open(*b, threads, ret, &why);
+		if (r >= 0) {
+			memcpy(ret->note, note, sizeof(note));
+			return r;
+		}
+		if (!note[0])
+			(void)snprintf(note, sizeof(note), "%.300s", why.text);
 	}
+	if (error)
+		*error = why;
+	return r;
+}
+
+int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error)
+{
+	char text[256] = "";
+
+	if (strcmp(name, "auto") == 0)
+		return first_open(threads, ret, error);
+	for (const struct kernel_backend *const *b = backends; *b; b++)
+		if (strcmp((*b)->name, name) == 0)
+			return table_open(*b, threads, ret, error);
 	names_join(text, sizeof(text));
 	return sana_error_set(error, -ENOTSUP, "backend.unknown",
 			      "There is no back end \"%.64s\"; this program has: %s.", name, text);
@@ -135,6 +191,11 @@ void op_zero(struct op_context *context, void *to, size_t bytes)
 	if (context->status >= 0 && !context->planning)
 		op_fail(context, KERNEL_OP_COUNT,
 			b->table->zero(b->device, to, bytes, context->queue));
+}
+
+void op_note(struct op_context *context, int r)
+{
+	op_fail(context, KERNEL_OP_COUNT, r);
 }
 
 int op_wait(struct op_context *context)

@@ -8,16 +8,28 @@
 #include "kernels/cost.h"
 #include "kernels/kernels.h"
 
+enum { BACKEND_NOTE_BYTES = 320 };
+
 struct backend {
 	const struct kernel_backend *table;
 	struct kernel_device *device;
+	char note[BACKEND_NOTE_BYTES]; /* why "auto" did not take a better one; "" */
 };
 
-/* By name ("cpu"); an unknown one lists those there are. threads as in kernel_device_options. */
+/*
+ * By name ("cpu", "cuda"); "auto": the first of the list that opens, and `note` says why not an earlier
+ * one. An unknown name lists those there are. threads as in kernel_device_options. Errors:
+ * "backend.unknown", "backend.no-device" (no driver, no GPU), "backend.driver" (too old),
+ * "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in), "memory",
+ * "backend.open".
+ */
 int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error);
+
+/* The error name for what a running back end answered: "backend.kernel", "backend.lost", …. */
+const char *backend_fault_name(int r);
 void backend_close(struct backend *backend);
 
-/* NULL-terminated list of the back ends compiled in. */
+/* NULL-terminated list of the back ends compiled in, best first. */
 const struct kernel_backend *const *backend_list(void);
 
 /* The distinct calls of a stage: same op, same cost. Too many of them: the rest is left out. */
@@ -67,6 +79,9 @@ void op_copy(struct op_context *context, void *to, const void *from, size_t byte
 void op_upload(struct op_context *context, void *to, const void *host, size_t bytes);
 void op_download(struct op_context *context, void *host, const void *from, size_t bytes);
 void op_zero(struct op_context *context, void *to, size_t bytes);
+
+/* A call of the table by hand: its failure sticks like an op's. Nothing for r ≥ 0. */
+void op_note(struct op_context *context, int r);
 
 /* Until all that was enqueued is done, whatever failed before. Returns the status. */
 int op_wait(struct op_context *context);

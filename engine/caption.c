@@ -104,8 +104,8 @@ int sana_prompt_create(struct sana_model *model, const char *text, struct sana_p
 	r = features_compute(model, tokens, prompt);
 	(void)pthread_mutex_unlock(&model->text_lock);
 	if (r < 0)
-		return sana_error_set(error, r, "backend.failed", "The text encoder failed: %s.",
-				      strerror(-r));
+		return sana_error_set(error, r, backend_fault_name(r),
+				      "The text encoder failed: %s.", strerror(-r));
 	*ret = TAKE_PTR(prompt);
 	return 0;
 }

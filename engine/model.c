@@ -219,8 +219,8 @@ static int model_fill(struct sana_model *model, const struct sana_model_options 
 		return r;
 	r = model->backend.table->queue_create(model->backend.device, 0, &model->queue);
 	if (r < 0)
-		return sana_error_set(error, r, "backend.open", "The back end makes no queue: %s.",
-				      strerror(-r));
+		return sana_error_set(error, r, backend_fault_name(r),
+				      "The back end makes no queue: %s.", strerror(-r));
 	r = weights_and_tokenizer_open(model, options, error);
 	return r < 0 ? r : block_take(model, options, error);
 }
@@ -231,6 +231,7 @@ static void model_destroy(struct sana_model *model)
 
 	if (model->queue)
 		(void)backend->table->queue_wait(backend->device, model->queue);
+	text_encoder_finish(&model->networks.encoder, backend);
 	if (model->block)
 		backend->table->release(backend->device, model->block, model->block_bytes);
 	if (model->queue)
@@ -284,4 +285,9 @@ const struct model_config *sana_model_config(const struct sana_model *model)
 const char *sana_model_backend(const struct sana_model *model)
 {
 	return model->backend.table->name;
+}
+
+const char *sana_model_backend_note(const struct sana_model *model)
+{
+	return model->backend.note;
 }

@@ -171,12 +171,17 @@ int model_memory_choose(struct sana_model *model, enum sana_weights_mode mode, s
 		{ true, true, true },	{ true, true, false },	 { true, false, false },
 		{ false, true, false }, { false, false, false },
 	};
-	const size_t last = ARRAY_SIZE(choices) - 1;
+	/* Where weights must be on the device, those of the text encoder come layer by layer, or stay. */
+	const bool on_device = model->backend.table->weights_on_device;
+	const size_t last = on_device ? 1 : ARRAY_SIZE(choices) - 1;
+	const size_t first = mode == SANA_WEIGHTS_MAPPED	    ? last :
+			     on_device && mode == SANA_WEIGHTS_AUTO ? 1 :
+								      0;
 	size_t of_model = 0, of_stream = 0, total = 0;
 	char need[24], have[24], stream_text[24];
 	int r;
 
-	for (size_t i = mode == SANA_WEIGHTS_MAPPED ? last : 0; i <= last; i++) {
+	for (size_t i = first; i <= last; i++) {
 		memcpy(model->prepare, choices[i], sizeof(model->prepare));
 		r = total_measure(model, &of_model, &of_stream);
 		if (r < 0)

@@ -58,17 +58,25 @@ int sana_backends(struct sana_backend_info *ret, int capacity);
 struct sana_model; /* counted reference; weights, text encoder, tokenizer, back end */
 
 enum sana_weights_mode {
-	SANA_WEIGHTS_AUTO,    /* widen where memory_limit allows, network by network */
-	SANA_WEIGHTS_MAPPED,  /* read as they are in the file, widened a panel at a time */
-	SANA_WEIGHTS_WIDENED, /* widened once, at opening */
+	/*
+	 * CPU: widened to F32 once where memory_limit allows, network by network. GPU: the DiT and the VAE
+	 * are resident, the text encoder is brought layer by layer for each prompt.
+	 */
+	SANA_WEIGHTS_AUTO,
+	SANA_WEIGHTS_MAPPED, /* CPU: read as they are in the file, a panel at a time; GPU: as AUTO */
+	SANA_WEIGHTS_WIDENED, /* all of them, once, at opening */
 };
 
 struct sana_model_options {
 	const char *directory;	 /* model directory; or NULL with `shape` */
 	const char *shape;	 /* "2b" or "demo": configuration with synthetic weights */
 	uint64_t synthetic_seed; /* of those weights */
-	const char *backend;	 /* NULL: "cpu" */
-	int threads;		 /* 0: one per online core */
+	/*
+	 * "cpu" (NULL too), "cuda", or "auto": the GPU where it can be used, else the CPU, and
+	 * sana_model_backend_note says why.
+	 */
+	const char *backend;
+	int threads; /* 0: one per online core */
 	enum sana_weights_mode weights;
 	size_t memory_limit_bytes; /* for model and stream together; 0: what the machine has free */
 	bool without_text; /* no text encoder: captions come from sana_prompt_from_features */
@@ -82,7 +90,8 @@ struct sana_model_options {
  * "model.options" (no model, or two), "model.directory", "model.config", "model.weights",
  * "model.tokenizer", "weights.open", "weights.index", "weights.mismatch", "checkpoint.safetensors",
  * "weights.synthetic", "model.manifest", "tokenizer.open", "prompt.rule", "file.open", "backend.unknown", "backend.open",
- * "memory" (the plan does not fit; the text has its numbers).
+ * "backend.no-device" (no driver or GPU), "backend.driver" (too old), "backend.architecture" (no code for
+ * this GPU), "backend.unsupported" (not built in), "memory" (the plan does not fit; the text has its numbers).
  */
 int sana_model_open(const struct sana_model_options *options, struct sana_model **ret,
 		    struct sana_error *error);
@@ -92,6 +101,9 @@ struct sana_model *sana_model_unref(struct sana_model *model); /* NULL accepted;
 /* The checked configuration; lives as long as the model. */
 const struct model_config *sana_model_config(const struct sana_model *model);
 const char *sana_model_backend(const struct sana_model *model);
+
+/* Under "auto": why an earlier choice was not taken, to be logged once; else "". */
+const char *sana_model_backend_note(const struct sana_model *model);
 
 /*
  * Where the VAE decoder comes from, as the directory's manifest.json says: "published", "converted"
@@ -106,7 +118,8 @@ struct sana_prompt; /* counted reference: a caption, independent of any stream *
 /*
  * Runs the tokenizer and the text encoder: heavy, on the calling thread, one at a time per model.
  * Errors: "prompt.empty", "prompt.too-long", "prompt.not-utf8", "prompt.control", "prompt.tokens",
- * "prompt.unsupported" (opened without its text encoder), "backend.failed", "memory".
+ * "prompt.unsupported" (opened without its text encoder), "backend.failed", "backend.kernel",
+ * "backend.lost", "memory".
  */
 int sana_prompt_create(struct sana_model *model, const char *text, struct sana_prompt **ret,
 		       struct sana_error *error);
@@ -206,7 +219,9 @@ const char *sana_stage_name(enum sana_stage stage);
 
 /*
  * Runs the next stage that can run. 1: one ran (*ret_stage); 0: none could. After an error of the back
- * end the stream is reset and may go on; sana_stream_statistics counts it.
+ * end the stream is reset and may go on; sana_stream_statistics counts it. But after "backend.kernel" (a
+ * kernel of a GPU failed) or "backend.lost" (the GPU went away) nothing works any more on this model:
+ * close the stream and the model and open both again, with growing pauses in between.
  */
 int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		     struct sana_error *error);

@@ -160,7 +160,7 @@ int sana_stream_push(struct sana_stream *stream, const struct sana_picture *pict
 	r = picture_upload(stream, picture);
 	if (r < 0) {
 		stream_fail(stream);
-		return sana_error_set(error, r, "backend.failed", "The back end failed: %s.",
+		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
 				      strerror(-r));
 	}
 	stream->input_last = stream->input_frames++;
@@ -213,7 +213,7 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 	r = op_wait(&stream->op);
 	if (r < 0) {
 		stream_fail(stream);
-		return sana_error_set(error, r, "backend.failed", "The back end failed: %s.",
+		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
 				      strerror(-r));
 	}
 	*ret_info = output->info[output->next++];

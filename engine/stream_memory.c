@@ -274,7 +274,7 @@ static int device_prepare(struct sana_stream *stream, struct sana_error *error)
 		r = editor_prepare(&stream->editor, &stream->op, stream->options.seed);
 	}
 	if (r < 0)
-		return sana_error_set(error, r, "backend.failed", "The back end failed: %s.",
+		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
 				      strerror(-r));
 	return 0;
 }

@@ -65,6 +65,7 @@ void text_encoder_layout(struct text_encoder *encoder, const struct backend *bac
 	encoder->attended = arena_take(arena, scratch, rows * (size_t)c->heads * lanes, act);
 	encoder->gate = arena_take(arena, scratch, rows * (size_t)c->intermediate_size, act);
 	encoder->up = arena_take(arena, scratch, rows * (size_t)c->intermediate_size, act);
+	text_layers_layout(encoder, backend, arena);
 }
 
 /*
@@ -102,6 +103,7 @@ int text_encoder_prepare(struct text_encoder *encoder, struct op_context *contex
 	rotation_fill(encoder, table, table + count);
 	op_upload(context, encoder->rope_cos, table, count * sizeof(*table));
 	op_upload(context, encoder->rope_sin, table + count, count * sizeof(*table));
+	op_note(context, text_layers_prepare(encoder, context->backend));
 	return op_wait(context);
 }
 
@@ -181,10 +183,9 @@ static void attend(const struct text_encoder *encoder, struct op_context *contex
 
 /* hidden ← hidden + RMS(attention(RMS(hidden))), all norms (1 + w). */
 static void attention_run(const struct text_encoder *encoder, struct op_context *context, int layer,
-			  const uint8_t *mask, int tokens)
+			  const struct text_layer_weights *w, const uint8_t *mask, int tokens)
 {
 	const struct text_config *c = encoder->config;
-	const struct text_layer_weights *w = &encoder->weights->layer[layer];
 	const size_t kv = (size_t)c->kv_heads * c->head_dim;
 
 	norm_run(encoder, context, encoder->hidden, NULL, w->input_norm, encoder->normed, tokens);
@@ -214,10 +215,9 @@ static void attention_run(const struct text_encoder *encoder, struct op_context 
 
 /* hidden ← hidden + RMS((gelu(m·Wg) ⊙ m·Wu)·Wd), m = RMS(hidden). */
 static void feedforward_run(const struct text_encoder *encoder, struct op_context *context,
-			    int layer, int tokens)
+			    const struct text_layer_weights *w, int tokens)
 {
 	const struct text_config *c = encoder->config;
-	const struct text_layer_weights *w = &encoder->weights->layer[layer];
 	const size_t wide = (size_t)c->intermediate_size;
 
 	norm_run(encoder, context, encoder->hidden, NULL, w->pre_feedforward_norm, encoder->normed,
@@ -247,17 +247,19 @@ static void feedforward_run(const struct text_encoder *encoder, struct op_contex
 }
 
 /* Waits, so that the caller's arrays are his own again when the run returns. */
-static int inputs_upload(const struct text_encoder *encoder, struct op_context *context,
-			 const int32_t *ids, const uint8_t *mask, int tokens)
+static int inputs_upload(struct text_encoder *encoder, struct op_context *context,
+			 const int32_t *ids, const uint8_t *mask, int tokens,
+			 const struct kernel_weight **ret_embedding)
 {
-	if (tokens < 1 || tokens > encoder->max_tokens)
+	int32_t looked_up[2 * MODEL_MAX_TOKENS]; /* as in struct prompt_tokens */
+
+	if (tokens < 1 || tokens > encoder->max_tokens || (size_t)tokens > ARRAY_SIZE(looked_up))
 		return -EINVAL;
-	if (context->planning)
-		return 0;
-	for (int i = 0; i < tokens; i++)
+	for (int i = 0; i < tokens && !context->planning; i++)
 		if (ids[i] < 0 || ids[i] >= encoder->config->vocab_size)
 			return -EINVAL;
-	op_upload(context, encoder->ids, ids, (size_t)tokens * sizeof(*ids));
+	*ret_embedding = text_rows_bring(encoder, context, ids, tokens, looked_up);
+	op_upload(context, encoder->ids, looked_up, (size_t)tokens * sizeof(*looked_up));
 	if (mask)
 		op_upload(context, encoder->mask, mask, (size_t)tokens * sizeof(*mask));
 	return op_wait(context);
@@ -275,14 +277,17 @@ int text_encoder_run(struct text_encoder *encoder, struct op_context *context, c
 {
 	const struct text_config *c = encoder->config;
 	const uint8_t *key_mask = mask ? encoder->mask : NULL;
+	const struct text_layer_weights *w;
+	const struct kernel_weight *embedding;
 	int r;
 
-	r = inputs_upload(encoder, context, ids, mask, tokens);
+	r = inputs_upload(encoder, context, ids, mask, tokens, &embedding);
 	if (r < 0)
 		return r;
+	text_layers_begin(encoder, context);
 	OP(context, embedding,
 	   {
-		   .table = &encoder->weights->embedding,
+		   .table = embedding,
 		   .ids = encoder->ids,
 		   .scale = sqrtf((float)c->hidden_size),
 		   .y = encoder->hidden,
@@ -290,8 +295,10 @@ int text_encoder_run(struct text_encoder *encoder, struct op_context *context, c
 	   });
 	tap_hidden(encoder, context, 0, encoder->hidden, tokens);
 	for (int i = 0; i < c->layers; i++) {
-		attention_run(encoder, context, i, key_mask, tokens);
-		feedforward_run(encoder, context, i, tokens);
+		w = text_layers_take(encoder, context, i);
+		attention_run(encoder, context, i, w, key_mask, tokens);
+		feedforward_run(encoder, context, w, tokens);
+		text_layers_next(encoder, context, i);
 		if (i + 1 < c->layers)
 			tap_hidden(encoder, context, i + 1, encoder->hidden, tokens);
 	}

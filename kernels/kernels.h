@@ -29,8 +29,8 @@
  *               graph can be launched again with other values.
  *   Results     The same inputs, sizes and thread count give the same bits.
  *   Errors      0, or −EINVAL for sizes outside the contract, −ENOTSUP for a combination this back
- *               end does not have ("unsupported" is an answer, never an abort), −EIO for a device
- *               that failed. On an error the outputs are unspecified.
+ *               end does not have ("unsupported" is an answer, never an abort), −EIO, −EFAULT or −ENODEV
+ *               for a device that failed (see `open`). On an error the outputs are unspecified.
  *
  * Dimensions: T frames, H W picture rows and columns, C channels, N tokens, S tokens of one frame,
  * D lanes of one head. "§" refers to docs/model/, one file per network.
@@ -515,7 +515,18 @@ struct kernel_backend {
 	const char *description;
 	enum kernel_dtype activation;
 
-	/* Opens the device; on failure `text` (text_bytes long, may be NULL) holds one sentence. */
+	/*
+	 * Ops read weights from device memory alone: each must be prepared before an op uses it. Else a
+	 * weight may also be read where it is (`kernel_weight.data`).
+	 */
+	bool weights_on_device;
+
+	/*
+	 * Opens the device; on failure `text` (text_bytes long, may be NULL) holds one sentence: −ENODEV no
+	 * driver or no device, −EPROTO the driver is too old, −ENOEXEC no code for this device, −ENOTSUP not
+	 * built in, −ENOMEM. Later, −EFAULT is a kernel that failed and −ENODEV a device that was lost: after
+	 * either nothing works on this device until it has been closed and opened again.
+	 */
 	int (*open)(const struct kernel_device_options *, char *text, size_t text_bytes,
 		    struct kernel_device **ret);
 	void (*close)(struct kernel_device *); /* NULL is fine */
@@ -525,6 +536,13 @@ struct kernel_backend {
 	void (*release)(struct kernel_device *, void *memory, size_t bytes);
 	size_t (*memory_available)(
 		struct kernel_device *); /* bytes that an allocation may hope for */
+
+	/*
+	 * Host memory that copies reach without a detour, for buffers copied often; both NULL where any host
+	 * memory serves as well.
+	 */
+	int (*host_allocate)(struct kernel_device *, size_t bytes, void **ret);
+	void (*host_release)(struct kernel_device *, void *memory);
 
 	int (*queue_create)(struct kernel_device *, int priority, struct kernel_queue **ret);
 	void (*queue_destroy)(struct kernel_device *, struct kernel_queue *);

@@ -97,6 +97,7 @@ struct kernel_device {
 	CUfunction function[CUDA_KERNEL_COUNT];
 	int function_shared[CUDA_KERNEL_COUNT]; /* dynamic bytes a launch may ask for */
 	CUevent timer[KERNEL_TIMER_SLOTS];	/* created when first marked */
+	void *staging_host[2];	/* pinned: what is copied to the device from a file mapping */
 	CUdeviceptr staging[2]; /* for weights that change their layout on the way */
 	CUevent staging_free[2];
 	int staging_next;
@@ -118,7 +119,7 @@ struct kernel_queue {
 /* Makes the device's context current on the calling thread; cheap. */
 int cuda_enter(struct kernel_device *device);
 
-/* 0, −ENOMEM, −ENOTSUP (no image for this device) or −EIO. */
+/* 0, −ENOMEM, −EINVAL, −ENOTSUP, −ENOEXEC (no image for this device), −EFAULT, −ENODEV (kernels.h, `open`) or −EIO. */
 int cuda_status(CUresult result);
 
 struct cuda_launch {

@@ -48,10 +48,29 @@ int cuda_status(CUresult result)
 		return -ENOMEM;
 	case CUDA_ERROR_INVALID_VALUE:
 		return -EINVAL;
-	case CUDA_ERROR_NO_BINARY_FOR_GPU:
-	case CUDA_ERROR_INVALID_IMAGE:
 	case CUDA_ERROR_NOT_SUPPORTED:
 		return -ENOTSUP;
+	case CUDA_ERROR_NO_BINARY_FOR_GPU:
+	case CUDA_ERROR_INVALID_IMAGE:
+		return -ENOEXEC;
+	/* From here on the context answers every call with the same error. */
+	case CUDA_ERROR_ILLEGAL_ADDRESS:
+	case CUDA_ERROR_LAUNCH_TIMEOUT:
+	case CUDA_ERROR_HARDWARE_STACK_ERROR:
+	case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+	case CUDA_ERROR_MISALIGNED_ADDRESS:
+	case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+	case CUDA_ERROR_INVALID_PC:
+	case CUDA_ERROR_LAUNCH_FAILED:
+		return -EFAULT;
+	case CUDA_ERROR_ECC_UNCORRECTABLE:
+	case CUDA_ERROR_DEVICE_UNAVAILABLE:
+	case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+	case CUDA_ERROR_NO_DEVICE:
+	case CUDA_ERROR_INVALID_DEVICE:
+	case CUDA_ERROR_SYSTEM_NOT_READY:
+	case CUDA_ERROR_DEINITIALIZED:
+		return -ENODEV;
 	default:
 		return -EIO;
 	}
@@ -95,14 +114,14 @@ static int driver_open(struct cuda_driver *driver, char *text, size_t text_bytes
 	if (!get_version || get_version(&driver->version) != CUDA_SUCCESS)
 		return refuse(text, text_bytes, -ENODEV, "libcuda.so.1 does not tell its version");
 	if (!get_address || driver->version < least_driver_version)
-		return refuse(text, text_bytes, -ENOTSUP,
+		return refuse(text, text_bytes, -EPROTO,
 			      "the NVIDIA driver is too old: branch 580 or newer is needed");
-#define X(name, version_of)                                                                   \
-	symbol = NULL;                                                                        \
-	if (get_address(#name, &symbol, version_of, CU_GET_PROC_ADDRESS_DEFAULT, NULL) !=     \
-		    CUDA_SUCCESS ||                                                           \
-	    !symbol)                                                                          \
-		return refuse(text, text_bytes, -ENOTSUP, "the NVIDIA driver has no " #name); \
+#define X(name, version_of)                                                                  \
+	symbol = NULL;                                                                       \
+	if (get_address(#name, &symbol, version_of, CU_GET_PROC_ADDRESS_DEFAULT, NULL) !=    \
+		    CUDA_SUCCESS ||                                                          \
+	    !symbol)                                                                         \
+		return refuse(text, text_bytes, -EPROTO, "the NVIDIA driver has no " #name); \
 	memcpy(&driver->name, &symbol, sizeof(symbol));
 	CUDA_DRIVER_FUNCTIONS(X)
 #undef X

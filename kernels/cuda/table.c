@@ -20,6 +20,9 @@ static int staging_create(struct kernel_device *d)
 	for (int i = 0; i < 2 && r >= 0; i++) {
 		r = cuda_status(d->driver.cuMemAlloc(&d->staging[i], CUDA_STAGING_BYTES));
 		if (r >= 0)
+			r = cuda_status(
+				d->driver.cuMemAllocHost(&d->staging_host[i], CUDA_STAGING_BYTES));
+		if (r >= 0)
 			r = cuda_status(d->driver.cuEventCreate(&d->staging_free[i],
 								CU_EVENT_DISABLE_TIMING));
 	}
@@ -62,6 +65,8 @@ static void cuda_close(struct kernel_device *device)
 				(void)device->driver.cuEventDestroy(device->staging_free[i]);
 			if (device->staging[i])
 				(void)device->driver.cuMemFree(device->staging[i]);
+			if (device->staging_host[i])
+				(void)device->driver.cuMemFreeHost(device->staging_host[i]);
 		}
 	}
 	cuda_device_close(device);
@@ -106,6 +111,19 @@ static size_t cuda_memory_available(struct kernel_device *device)
 	    device->driver.cuMemGetInfo(&available, &total) != CUDA_SUCCESS)
 		return 0;
 	return available > memory_margin_bytes ? available - memory_margin_bytes : 0;
+}
+
+static int cuda_host_allocate(struct kernel_device *device, size_t bytes, void **ret)
+{
+	const int r = cuda_enter(device);
+
+	return r < 0 ? r : cuda_status(device->driver.cuMemAllocHost(ret, bytes ? bytes : 1));
+}
+
+static void cuda_host_release(struct kernel_device *device, void *memory)
+{
+	if (memory && cuda_enter(device) >= 0)
+		(void)device->driver.cuMemFreeHost(memory);
 }
 
 /* ----------------------------------------------------------------------- queues and copies */
@@ -329,12 +347,15 @@ const struct kernel_backend kernel_backend_cuda = {
 	.name = "cuda",
 	.description = "one NVIDIA GPU, BF16",
 	.activation = KERNEL_BF16,
+	.weights_on_device = true,
 
 	.open = cuda_open,
 	.close = cuda_close,
 	.allocate = cuda_allocate,
 	.release = cuda_release,
 	.memory_available = cuda_memory_available,
+	.host_allocate = cuda_host_allocate,
+	.host_release = cuda_host_release,
 	.queue_create = cuda_queue_create,
 	.queue_destroy = cuda_queue_destroy,
 	.queue_wait = cuda_queue_wait,

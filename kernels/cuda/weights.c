@@ -26,14 +26,37 @@ static int weights_type(enum kernel_dtype dtype)
 	return -EINVAL;
 }
 
+/* What is copied next goes through this slot, once the device has read what was there before. */
+static int slot_take(struct kernel_device *d, int *ret_slot)
+{
+	const int slot = d->staging_next;
+
+	d->staging_next = !slot;
+	*ret_slot = slot;
+	return cuda_status(d->driver.cuEventSynchronize(d->staging_free[slot]));
+}
+
+/* From a file mapping to `to`: the copy to pinned memory here, the one to the device by its own engine. */
+static int slot_copy(struct kernel_device *d, int slot, CUdeviceptr to, const void *from,
+		     size_t bytes, struct kernel_queue *queue)
+{
+	memcpy(d->staging_host[slot], from, bytes);
+	return cuda_status(
+		d->driver.cuMemcpyHtoDAsync(to, d->staging_host[slot], bytes, queue->stream));
+}
+
+static int slot_leave(struct kernel_device *d, int slot, struct kernel_queue *queue)
+{
+	return cuda_status(d->driver.cuEventRecord(d->staging_free[slot], queue->stream));
+}
+
 /* Rows [first, first + rows) through one staging buffer. */
 static int rows_pack(struct kernel_device *d, const struct kernel_weight *w, void *memory,
 		     int first, int rows, struct kernel_queue *queue)
 {
 	const size_t row_bytes = (size_t)w->in * (size_t)w->taps * kernel_dtype_bytes(w->dtype);
-	const int slot = d->staging_next;
-	const struct weights_pack_params params = {
-		.from = (const void *)(uintptr_t)d->staging[slot],
+	const size_t elements = (size_t)rows * (size_t)w->in * (size_t)w->tap_count;
+	struct weights_pack_params params = {
 		.to = memory,
 		.type = weights_type(w->dtype),
 		.rows = rows,
@@ -44,19 +67,36 @@ static int rows_pack(struct kernel_device *d, const struct kernel_weight *w, voi
 		.tap_first = w->tap_first,
 		.tap_count = w->tap_count,
 	};
-	const size_t elements = (size_t)rows * (size_t)w->in * (size_t)w->tap_count;
-	int r;
+	int r, slot;
 
-	d->staging_next = !slot;
-	r = cuda_status(d->driver.cuStreamWaitEvent(queue->stream, d->staging_free[slot], 0));
+	r = slot_take(d, &slot);
+	params.from = (const void *)(uintptr_t)d->staging[slot];
 	if (r >= 0)
-		r = cuda_status(d->driver.cuMemcpyHtoDAsync(
-			d->staging[slot], (const char *)w->data + (size_t)first * row_bytes,
-			(size_t)rows * row_bytes, queue->stream));
+		r = slot_copy(d, slot, d->staging[slot],
+			      (const char *)w->data + (size_t)first * row_bytes,
+			      (size_t)rows * row_bytes, queue);
 	if (r >= 0)
 		r = cuda_launch_flat(d, queue, CUDA_KERNEL_weights_pack, elements, &params);
-	if (r >= 0)
-		r = cuda_status(d->driver.cuEventRecord(d->staging_free[slot], queue->stream));
+	return r < 0 ? r : slot_leave(d, slot, queue);
+}
+
+/* A matrix that is on the device as in the file. */
+static int bytes_send(struct kernel_device *d, const void *from, void *memory, size_t bytes,
+		      struct kernel_queue *queue)
+{
+	int r = 0, slot;
+
+	for (size_t at = 0; at < bytes && r >= 0; at += CUDA_STAGING_BYTES) {
+		const size_t left = bytes - at;
+
+		r = slot_take(d, &slot);
+		if (r >= 0)
+			r = slot_copy(d, slot, cuda_address((char *)memory + at),
+				      (const char *)from + at,
+				      left < CUDA_STAGING_BYTES ? left : CUDA_STAGING_BYTES, queue);
+		if (r >= 0)
+			r = slot_leave(d, slot, queue);
+	}
 	return r;
 }
 
@@ -73,9 +113,8 @@ int cuda_weight_prepare(struct kernel_device *device, struct kernel_weight *weig
 		return -EINVAL;
 	r = cuda_enter(device);
 	if (r >= 0 && as_it_is)
-		r = cuda_status(device->driver.cuMemcpyHtoDAsync(
-			cuda_address(memory), weight->data,
-			cuda_weight_prepare_bytes(device, weight), queue->stream));
+		r = bytes_send(device, weight->data, memory,
+			       cuda_weight_prepare_bytes(device, weight), queue);
 	rows = (int)(CUDA_STAGING_BYTES / row_bytes);
 	for (int first = 0; r >= 0 && !as_it_is && first < weight->out; first += rows)
 		r = rows_pack(device, weight, memory, first,

@@ -229,6 +229,9 @@ int golden_text(struct golden *g)
 		return r;
 	r = text_encoder_prepare(&run->encoder, &g->op);
 	if (r < 0)
-		return golden_fail(g, "the rotation table fails: %s.", strerror(-r));
-	return sides_run(g, run);
+		r = golden_fail(g, "the rotation table fails: %s.", strerror(-r));
+	else
+		r = sides_run(g, run);
+	text_encoder_finish(&run->encoder, &g->backend);
+	return r;
 }

@@ -1,4 +1,4 @@
-/* The text encoder over the demo model: its expected captions, the cheap form, bad ids. */
+/* The text encoder over the demo model: its expected captions, the cheap form, bad ids, streamed layers. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,7 +81,8 @@ static void encoder_place(struct encoder *e, bool prepare)
 	assert_int_equal(text_encoder_prepare(&e->encoder, &e->op), 0);
 }
 
-static struct encoder *encoder_open(bool prepare)
+/* `table`: NULL, or what takes the place of the CPU's. */
+static struct encoder *encoder_open_on(const struct kernel_backend *table, bool prepare)
 {
 	static const char directory[] = EXPECTED_DEMO "/text_encoder";
 	_cleanup_(freep) char *text = NULL;
@@ -97,6 +98,8 @@ static struct encoder *encoder_open(bool prepare)
 	    tokenizer_open(EXPECTED_TOKENIZER, &e->tokenizer, &error) < 0 ||
 	    backend_open("cpu", 1, &e->backend, &error) < 0)
 		fail_msg("%s", error.text);
+	if (table)
+		e->backend.table = table;
 	e->encoder = (struct text_encoder){
 		.config = &e->config,
 		.weights = &e->weights,
@@ -107,8 +110,14 @@ static struct encoder *encoder_open(bool prepare)
 	return e;
 }
 
+static struct encoder *encoder_open(bool prepare)
+{
+	return encoder_open_on(NULL, prepare);
+}
+
 static void encoder_close(struct encoder *e)
 {
+	text_encoder_finish(&e->encoder, &e->backend);
 	e->backend.table->queue_destroy(e->backend.device, e->queue);
 	e->backend.table->release(e->backend.device, e->block, e->block_bytes);
 	backend_close(&e->backend);
@@ -349,6 +358,54 @@ static void test_bad_ids(void **state)
 	run(e, ids, NULL, 3, got);
 }
 
+/* ------------------------------------------------------------------------------ streamed layers */
+
+/* The CPU's ops on weights that must be prepared first: layers come one by one, into two places. */
+static int linear_prepared(struct kernel_device *device, const void *params,
+			   struct kernel_queue *queue)
+{
+	const struct kernel_linear *op = params;
+
+	for (int i = 0; i < op->parts; i++)
+		assert_non_null(op->part[i].weight->prepared);
+	return kernel_backend_cpu.run[KERNEL_OP_linear](device, params, queue);
+}
+
+static int embedding_prepared(struct kernel_device *device, const void *params,
+			      struct kernel_queue *queue)
+{
+	const struct kernel_embedding *op = params;
+
+	assert_non_null(op->table->prepared);
+	assert_int_equal(op->table->out, op->rows); /* no row but those looked up */
+	return kernel_backend_cpu.run[KERNEL_OP_embedding](device, params, queue);
+}
+
+static void test_streamed_layers(void **state)
+{
+	struct encoder **pair = *state;
+	struct kernel_backend table = kernel_backend_cpu;
+	const int32_t ids[] = { 2, 351, 311, 459, 475, 318, 345 };
+	const int32_t others[] = { 2, 429, 303, 299, 297 };
+	float resident[CAPTION_ROWS * HIDDEN], streamed[CAPTION_ROWS * HIDDEN];
+	struct encoder *e;
+
+	table.weights_on_device = true;
+	table.run[KERNEL_OP_linear] = linear_prepared;
+	table.run[KERNEL_OP_embedding] = embedding_prepared;
+	e = encoder_open_on(&table, false);
+	assert_true(e->encoder.layers.streamed && e->encoder.layers.gathered);
+	for (int i = 0; i < 2; i++) {
+		run(pair[1], ids, NULL, ARRAY_SIZE(ids), resident);
+		run(e, ids, NULL, ARRAY_SIZE(ids), streamed);
+		assert_memory_equal(resident, streamed, sizeof(float) * HIDDEN * ARRAY_SIZE(ids));
+		run(e, others, NULL, ARRAY_SIZE(others), streamed);
+	}
+	print_message("block %zu bytes with all layers, %zu with two places\n",
+		      pair[1]->block_bytes, e->block_bytes);
+	encoder_close(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -359,6 +416,7 @@ int main(void)
 		cmocka_unit_test(test_same_bits_again),
 		cmocka_unit_test(test_taps_in_order),
 		cmocka_unit_test(test_bad_ids),
+		cmocka_unit_test(test_streamed_layers),
 	};
 
 	return cmocka_run_group_tests_name("text_encoder", tests, two_ways, two_ways_end);

@@ -20,5 +20,6 @@ const struct kernel_backend kernel_backend_cuda = {
 	.name = "cuda",
 	.description = "one NVIDIA GPU, BF16 (not built in)",
 	.activation = KERNEL_BF16,
+	.weights_on_device = true,
 	.open = absent_open,
 };
