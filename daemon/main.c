@@ -118,11 +118,15 @@ static int options_parse(int count, char **arguments, struct options *ret)
 
 static int config_check(const char *path)
 {
+	struct settings_report report = { 0 };
 	struct sana_error error = { 0 };
 	struct main_config *config;
 
-	if (main_config_load(path, &config, &error) < 0) {
-		(void)fprintf(stderr, "%s\n", error.text);
+	if (main_config_load(path, &config, &report, &error) < 0) {
+		for (int i = 0; i < report.kept; i++)
+			(void)fprintf(stderr, "%s\n", report.text[i]);
+		(void)fprintf(stderr, "sana-streamd: %d mistakes.\n", report.mistakes);
+		settings_report_finish(&report);
 		return EXIT_CONFIG;
 	}
 	(void)main_config_free(config);
@@ -223,15 +227,27 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 
 /* ------------------------------------------------------------------------------------ composition */
 
+static void log_restart_key(void *context, const struct settings_key *key)
+{
+	(void)context;
+	if (!key->live)
+		log_notice("%s changed: this takes effect at the next start.", key->path);
+}
+
 static int reload(void *context, struct live_stream_config *ret, struct sana_error *error)
 {
 	struct daemon *d = context;
+	struct settings_report report = { 0 };
 	struct main_config *config;
 	int r;
 
-	r = main_config_load(d->options.config, &config, error);
+	r = main_config_load(d->options.config, &config, &report, error);
+	for (int i = 0; i < report.kept; i++)
+		log_warning("%s", report.text[i]);
+	settings_report_finish(&report);
 	if (r < 0)
 		return r;
+	(void)settings_compare(d->config->settings, config->settings, log_restart_key, NULL);
 	(void)main_config_free(d->reloaded);
 	d->reloaded = config;
 	log_set_level(config->log_level);
@@ -289,13 +305,16 @@ static int sources_add(struct daemon *d)
 
 static int daemon_run(struct daemon *d)
 {
+	struct settings_report report = { 0 };
 	struct sana_error error = { 0 };
 	int r;
 
-	if (main_config_load(d->options.config, &d->config, &error) < 0) {
-		log_error("%s", error.text);
+	r = main_config_load(d->options.config, &d->config, &report, &error);
+	for (int i = 0; i < report.kept; i++)
+		log_error("%s", report.text[i]);
+	settings_report_finish(&report);
+	if (r < 0)
 		return EXIT_CONFIG;
-	}
 	log_set_level(d->config->log_level);
 	r = sd_event_default(&d->event);
 	if (r >= 0)

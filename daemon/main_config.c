@@ -1,22 +1,16 @@
-/* The configuration file as the daemon's parts take it. */
+/* The configuration as the daemon's parts take it. */
 #include "daemon/main_config.h"
 
 #include "base/clock.h"
 #include "base/util.h"
 
 #include <errno.h>
-#include <libconfig.h>
 #include <unistd.h>
 
 /* Relative to the directory the program lies in: installed, then in a build directory. */
 static const char *const demo_beside[] = {
 	"../share/sana-streamd/models/demo",
 	"../../models/demo",
-};
-
-struct owner {
-	config_t file;
-	char *demo; /* the demo model's directory, where no other is given */
 };
 
 static char *demo_find(void)
@@ -38,131 +32,120 @@ static char *demo_find(void)
 	return NULL;
 }
 
-static void text(const config_t *file, const char *key, const char **ret)
+/* NULL where the settings leave it to the device. */
+static const char *chosen(const char *text)
 {
-	(void)config_lookup_string(file, key, ret);
+	return *text && strcmp(text, "auto") != 0 ? text : NULL;
 }
 
-static void number(const config_t *file, const char *key, int *ret)
+static enum sana_prompt_switch switch_from_name(const char *name)
 {
-	(void)config_lookup_int(file, key, ret);
+	static const char *const names[SANA_SWITCH_COUNT] = {
+		[SANA_SWITCH_KEEP] = "keep",
+		[SANA_SWITCH_RECACHE] = "recache",
+		[SANA_SWITCH_RESTART] = "restart",
+	};
+
+	for (int i = 0; i < SANA_SWITCH_COUNT; i++)
+		if (strcmp(names[i], name) == 0)
+			return (enum sana_prompt_switch)i;
+	return SANA_SWITCH_INVALID; /* "model" */
 }
 
-static void milliseconds(const config_t *file, const char *key, int64_t *ret_ns)
+static void pipeline_settings_fill(const struct settings *s, struct pipeline_settings *p)
 {
-	int ms;
-
-	if (config_lookup_int(file, key, &ms))
-		*ret_ns = ms * CLOCK_MS_NS;
+	p->while_warming = pipeline_show_from_name(s->output.while_warming);
+	p->while_lost = pipeline_show_from_name(s->output.while_lost);
+	p->while_paused = pipeline_show_from_name(s->output.while_paused);
+	p->hold_ns = s->output.hold_ms * CLOCK_MS_NS;
+	p->latency_cap_ns = s->output.latency_cap_ms * CLOCK_MS_NS;
+	p->sleep_unwatched = s->output.sleep_unwatched;
+	p->unwatched_ns = s->output.unwatched_ms * CLOCK_MS_NS;
+	p->backoff_min_ns = s->output.backoff_min_ms * CLOCK_MS_NS;
+	p->backoff_max_ns = s->output.backoff_max_ms * CLOCK_MS_NS;
 }
 
-static void flag(const config_t *file, const char *key, bool *ret)
+static void model_fill(const struct main_config *config, struct pipeline_options *p)
 {
-	int value;
+	const struct settings *s = config->settings;
 
-	if (config_lookup_bool(file, key, &value))
-		*ret = value != 0;
+	p->model.directory = *s->model.directory ? s->model.directory : config->demo;
+	p->model.backend = chosen(s->model.backend);
+	p->model.threads = s->model.threads;
+	p->stream.width = s->model.width;
+	p->stream.height = s->model.height;
+	p->stream.first_chunk_latents = s->model.first_chunk_latents;
+	p->stream.prompt_switch = switch_from_name(s->model.prompt_switch);
+	p->stream.seed = (uint64_t)s->model.seed;
 }
 
-static void show(const config_t *file, const char *key, enum pipeline_show *ret)
+static void stream_fill(struct main_config *config)
 {
-	const char *name;
-
-	if (config_lookup_string(file, key, &name) &&
-	    pipeline_show_from_name(name) != PIPELINE_SHOW_INVALID)
-		*ret = pipeline_show_from_name(name);
-}
-
-static void settings_read(const config_t *file, struct pipeline_settings *s)
-{
-	show(file, "output.while-warming", &s->while_warming);
-	show(file, "output.while-lost", &s->while_lost);
-	show(file, "output.while-paused", &s->while_paused);
-	milliseconds(file, "output.hold-ms", &s->hold_ns);
-	milliseconds(file, "output.latency-cap-ms", &s->latency_cap_ns);
-	flag(file, "output.sleep-unwatched", &s->sleep_unwatched);
-	milliseconds(file, "output.unwatched-ms", &s->unwatched_ns);
-}
-
-static void sinks_read(const config_t *file, struct live_stream_config *stream)
-{
-	const config_setting_t *list = config_lookup(file, "output.sinks");
-	const int count = list ? config_setting_length(list) : 0;
-
-	for (int i = 0; i < MIN_OF(count, PIPELINE_SINKS); i++)
-		stream->sinks[stream->sink_count++] = config_setting_get_string_elem(list, i);
-}
-
-static void stream_read(const config_t *file, struct live_stream_config *stream)
-{
+	const struct settings *s = config->settings;
+	struct live_stream_config *stream = &config->stream;
 	struct pipeline_options *p = &stream->pipeline;
-	int seed = 0;
 
-	text(file, "model.directory", &p->model.directory);
-	text(file, "model.backend", &p->model.backend);
-	if (p->model.backend && strcmp(p->model.backend, "auto") == 0)
-		p->model.backend = NULL;
-	number(file, "model.threads", &p->model.threads);
-	number(file, "model.width", &p->stream.width);
-	number(file, "model.height", &p->stream.height);
-	number(file, "model.first-chunk-latents", &p->stream.first_chunk_latents);
-	number(file, "model.seed", &seed);
-	p->stream.seed = (uint64_t)seed;
-	text(file, "source.identity", &stream->source);
-	number(file, "source.width", &p->source_width);
-	number(file, "source.height", &p->source_height);
-	number(file, "source.fps", &p->source_fps_num);
+	pipeline_options_init(p);
+	model_fill(config, p);
+	p->source_width = s->source.width;
+	p->source_height = s->source.height;
+	p->source_fps_num = s->source.fps;
 	p->source_fps_den = 1;
-	number(file, "output.fps", &p->fps_num);
+	p->fps_num = s->output.fps;
 	p->fps_den = 1;
-	text(file, "output.codec", &p->sink_codec);
-	text(file, "prompt.initial", &stream->prompt);
-	flag(file, "autostart", &stream->autostart);
-	settings_read(file, &p->settings);
-	sinks_read(file, stream);
+	p->sink_codec = chosen(s->output.codec);
+	pipeline_settings_fill(s, &p->settings);
+	stream->source = s->source.identity;
+	stream->prompt = s->prompt.initial;
+	stream->autostart = s->autostart;
+	stream->sink_count = MIN_OF(s->output.sinks.count, PIPELINE_SINKS);
+	for (int i = 0; i < stream->sink_count; i++)
+		stream->sinks[i] = s->output.sinks.item[i];
 }
 
-int main_config_load(const char *path, struct main_config **ret, struct sana_error *error)
+static void devices_fill(struct main_config *config)
+{
+	const struct settings *s = config->settings;
+
+	config->devices = (struct main_devices){
+		.source_pixel_format = chosen(s->source.pixel_format),
+		.source_matrix = chosen(s->source.matrix),
+		.source_range = chosen(s->source.range),
+		.sink_pixel_format = chosen(s->output.pixel_format),
+		.sink_mode = chosen(s->output.mode),
+		.sink_unscaled = s->output.unscaled,
+		/* What a crash leaves behind is looked for here; systemd makes it. */
+		.state_directory = getenv("RUNTIME_DIRECTORY"),
+	};
+}
+
+int main_config_load(const char *path, struct main_config **ret, struct settings_report *report,
+		     struct sana_error *error)
 {
 	struct main_config *config = calloc(1, sizeof(*config));
-	struct owner *owner = calloc(1, sizeof(*owner));
+	int r;
 
-	if (!config || !owner) {
-		free(config);
-		free(owner);
+	if (!config)
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
-	}
-	config->owner = owner;
-	config->log_level = LOG_LEVEL_INFO;
-	config_init(&owner->file);
-	if (path && config_read_file(&owner->file, path) != CONFIG_TRUE) {
-		const int line = config_error_line(&owner->file);
-
-		(void)sana_error_set(error, -EINVAL, "config.syntax", "%s:%d: %s.", path, line,
-				     config_error_text(&owner->file));
+	r = settings_load(path, &config->settings, report, error);
+	if (r < 0) {
 		(void)main_config_free(config);
-		return -EINVAL;
+		return r;
 	}
-	pipeline_options_init(&config->stream.pipeline);
-	config->stream.source = config->stream.prompt = "";
-	config->stream.autostart = true;
-	stream_read(&owner->file, &config->stream);
-	if (!config->stream.pipeline.model.directory)
-		config->stream.pipeline.model.directory = owner->demo = demo_find();
+	config->demo = demo_find();
+	config->log_level = log_level_from_name(config->settings->log.level);
+	stream_fill(config);
+	devices_fill(config);
 	*ret = config;
 	return 0;
 }
 
 struct main_config *main_config_free(struct main_config *config)
 {
-	struct owner *owner;
-
 	if (!config)
 		return NULL;
-	owner = config->owner;
-	config_destroy(&owner->file);
-	free(owner->demo);
-	free(owner);
+	(void)settings_free(config->settings);
+	free(config->demo);
 	free(config);
 	return NULL;
 }
