@@ -16,17 +16,23 @@ enum { MPEG4_MAX_DENOMINATOR = 65535, MICROSECONDS = 1000000 };
  * stamps without an edit list, at some percent of size.
  */
 static const struct media_codec codecs[] = {
-	{ "h264", { "libx264", "libopenh264" }, AV_PIX_FMT_YUV420P, "crf=18:preset=medium:bf=0", 0 },
-	{ "mpeg4", { "mpeg4" }, AV_PIX_FMT_YUV420P, "", 3 },
+	{ "h264",
+	  { "libx264", "libopenh264" },
+	  AV_PIX_FMT_YUV420P,
+	  "crf=18:preset=medium:bf=0",
+	  "crf=18:preset=veryfast:bf=0:rc-lookahead=12",
+	  0 },
+	{ "mpeg4", { "mpeg4" }, AV_PIX_FMT_YUV420P, "", "", 3 },
 	{ "vp9",
 	  { "libvpx-vp9" },
 	  AV_PIX_FMT_YUV420P,
 	  "crf=24:b=0:deadline=good:cpu-used=5:row-mt=1",
+	  "crf=24:b=0:deadline=realtime:cpu-used=7:row-mt=1:lag-in-frames=0",
 	  0 },
-	{ "ffv1", { "ffv1" }, AV_PIX_FMT_0RGB32, "", 0 },
-	{ "y4m", { "wrapped_avframe" }, AV_PIX_FMT_YUV420P, "", 0 },
-	{ "png", { "png" }, AV_PIX_FMT_RGB24, "", 0 },
-	{ "jpeg", { "mjpeg" }, AV_PIX_FMT_YUVJ444P, "", 2 },
+	{ "ffv1", { "ffv1" }, AV_PIX_FMT_0RGB32, "", "", 0 },
+	{ "y4m", { "wrapped_avframe" }, AV_PIX_FMT_YUV420P, "", "", 0 },
+	{ "png", { "png" }, AV_PIX_FMT_RGB24, "", "", 0 },
+	{ "jpeg", { "mjpeg" }, AV_PIX_FMT_YUVJ444P, "", "", 2 },
 };
 
 const struct media_codec *media_codec_find(const char *name)
@@ -105,7 +111,9 @@ static int codec_open(struct media_encoder *e, const struct media_encoder_wish *
 	}
 	if (wish->global_header)
 		c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-	r = av_dict_parse_string(&options, wish->codec->options, "=", ":", 0);
+	r = av_dict_parse_string(&options,
+				 wish->live ? wish->codec->live_options : wish->codec->options, "=",
+				 ":", 0);
 	if (r >= 0)
 		r = avcodec_open2(c, encoder, &options);
 	av_dict_free(&options);

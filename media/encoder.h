@@ -11,7 +11,8 @@ struct media_codec {
 	const char *encoders[3]; /* libav's, the best first */
 	enum AVPixelFormat format;
 	const char *options; /* of the encoder, "key=value:…" */
-	int quality;	     /* of encoders that take a quantiser; 0: none */
+	const char *live_options;
+	int quality; /* of encoders that take a quantiser; 0: none */
 };
 
 /* NULL for a name that is none. */
@@ -36,6 +37,7 @@ struct media_encoder {
 };
 
 struct media_encoder_wish {
+	bool live; /* pictures come as time passes: little is held back, less is searched */
 	const struct media_codec *codec;
 	int width, height;
 	int fps_num, fps_den;

@@ -39,6 +39,11 @@ struct media_sink_wish {
 	/* Its sound is copied as it is, at the same times; NULL: none. */
 	const char *audio_path;
 	bool overwrite; /* the final name may exist */
+	/*
+	 * Video files: what is older than a few seconds can be played when the program or the machine
+	 * dies. MP4 in fragments, on the disk every second; a faster encoder setting.
+	 */
+	bool durable;
 	int threads;	/* of the encoder; 0: one per core */
 	/*
 	 * Of devices. mode: "1280x720" or, of displays, also "1280x720@60"; NULL: the display's preferred

@@ -31,11 +31,16 @@ static const struct container containers[] = {
 	{ ".y4m", "yuv4mpegpipe", { "y4m" }, { NULL }, true },
 };
 
+/* How much of a durable file may be lost beside what the encoder holds back. */
+static const int64_t DURABLE_NS = 1000000000;
+
 struct file {
 	struct media_sink sink;
 	char *path, *partial; /* partial: NULL for standard output */
-	bool overwrite, failed;
-	bool unfinished; /* the partial file is there and nobody's but ours */
+	bool overwrite, failed, durable;
+	int sync_fd;	   /* of a durable file; 0: none */
+	int64_t synced_ns; /* time stamp up to which all is on the disk */
+	bool unfinished;   /* the partial file is there and nobody's but ours */
 	AVFormatContext *format;
 	AVStream *stream;
 	struct media_encoder encoder;
@@ -50,6 +55,8 @@ static void file_close(struct media_sink *sink)
 
 	(void)media_audio_copy_close(f->audio);
 	media_encoder_finish(&f->encoder);
+	if (f->sync_fd > 0)
+		(void)close(f->sync_fd);
 	if (f->format)
 		(void)avio_closep(&f->format->pb);
 	avformat_free_context(f->format);
@@ -159,6 +166,7 @@ static int encoder_open(struct file *f, const struct container *container,
 		.time_base_num = container->constant_rate ? wish->fps_den : wish->time_base_num,
 		.time_base_den = container->constant_rate ? wish->fps_num : wish->time_base_den,
 		.threads = wish->threads,
+		.live = wish->durable,
 	};
 	int r;
 
@@ -201,9 +209,20 @@ static int streams_open(struct file *f, const struct media_sink_wish *wish,
 	return r;
 }
 
+/* Every fragment can be played without what comes after it. */
+static void durable_options(struct file *f, AVDictionary **options)
+{
+	f->sync_fd = open(f->partial, O_WRONLY | O_CLOEXEC);
+	f->format->flags |= AVFMT_FLAG_FLUSH_PACKETS;
+	(void)av_dict_set(options, "movflags", "empty_moov+default_base_moof", 0);
+	(void)av_dict_set_int(options, "frag_duration", DURABLE_NS / 1000, 0);
+	(void)av_dict_set_int(options, "cluster_time_limit", DURABLE_NS / 1000000, 0);
+}
+
 static int header_write(struct file *f, struct sana_error *error)
 {
 	const char *path = f->partial ? f->partial : "pipe:1";
+	AVDictionary *options = NULL;
 	char *url = NULL;
 	int r;
 
@@ -216,7 +235,10 @@ static int header_write(struct file *f, struct sana_error *error)
 	f->unfinished = f->partial != NULL;
 	/* Matroska: nothing random in the file, the same input gives the same bytes. */
 	f->format->flags |= AVFMT_FLAG_BITEXACT;
-	r = avformat_write_header(f->format, NULL);
+	if (f->durable && f->partial)
+		durable_options(f, &options);
+	r = avformat_write_header(f->format, &options);
+	av_dict_free(&options);
 	if (r >= 0)
 		r = f->format->pb->error;
 	return r < 0 ? media_av_fail(error, r, "sink.open", f->path, "cannot write") : 0;
@@ -255,6 +277,15 @@ static int packets_write(struct file *f)
 	return r;
 }
 
+/* A disk that cannot says so at the next write, or never. */
+static void durable_sync(struct file *f)
+{
+	if (f->sync_fd <= 0 || f->end_ns - f->synced_ns < DURABLE_NS)
+		return;
+	(void)fdatasync(f->sync_fd);
+	f->synced_ns = f->end_ns;
+}
+
 static int file_write(struct media_sink *sink, const uint8_t *rgb, size_t row_bytes,
 		      int64_t timestamp_ns, int64_t duration_ns, struct sana_error *error)
 {
@@ -270,6 +301,7 @@ static int file_write(struct media_sink *sink, const uint8_t *rgb, size_t row_by
 		r = f->format->pb->error;
 	}
 	f->end_ns = timestamp_ns + (duration_ns > 0 ? duration_ns : f->frame_ns);
+	durable_sync(f);
 	return r < 0 ? write_fail(f, r, error) : 0;
 }
 
@@ -377,6 +409,7 @@ int media_sink_file_open(const struct media_sink_wish *wish, struct media_sink *
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
 	f->sink.ops = &file_ops;
 	f->overwrite = wish->overwrite;
+	f->durable = wish->durable;
 	f->frame_ns = av_rescale(1000000000, wish->fps_den, wish->fps_num);
 	r = encoder_open(f, container, wish, error);
 	if (r == 0)
