@@ -327,6 +327,8 @@ static int daemon_run(struct daemon *d)
 		log_error("%s", error.text);
 		return EXIT_FAILURE;
 	}
+	/* From here on progress is watched (on_tick); the service manager waits as long as that goes on. */
+	notify_extend_start(EXTEND_START_S * CLOCK_SECOND_NS);
 	r = sources_add(d);
 	if (r >= 0)
 		r = sd_event_loop(d->event);

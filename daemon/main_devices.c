@@ -80,6 +80,7 @@ static int file_open(const struct media_sink_wish *wish, struct media_sink **ret
 				      file_path(wish->path));
 	}
 	own.path = path;
+	own.durable = true;
 	return media_sink_open(&own, ret, error);
 }
 

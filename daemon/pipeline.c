@@ -102,7 +102,6 @@ void backoff_fail(struct backoff *b, struct pipeline *p, int64_t alive_ns)
 	if (b->wait_ns < s->backoff_min_ns || alive_ns > s->backoff_max_ns)
 		b->wait_ns = s->backoff_min_ns;
 	b->until_ns = clock_now_ns() + b->wait_ns;
-	b->retry_seen = wanted.retry_serial;
 	b->wait_ns = MIN_OF(2 * b->wait_ns, s->backoff_max_ns);
 }
 
@@ -110,7 +109,11 @@ bool backoff_waits(struct backoff *b, struct pipeline *p)
 {
 	const struct wanted wanted = pipeline_wanted(p);
 
-	return clock_now_ns() < b->until_ns && b->retry_seen == wanted.retry_serial;
+	if (clock_now_ns() < b->until_ns && b->retry_seen == wanted.retry_serial)
+		return true;
+	/* What is said from here on, while the attempt is made, ends the wait after it. */
+	b->retry_seen = wanted.retry_serial;
+	return false;
 }
 
 /* ------------------------------------------------------------------------------------- creation */

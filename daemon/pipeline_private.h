@@ -218,7 +218,7 @@ bool pipeline_works(const struct wanted *wanted); /* capture and engine have som
 
 /* Doubles the wait, up to the settings' most; `alive_ns` is how long the last attempt lasted. */
 void backoff_fail(struct backoff *backoff, struct pipeline *pipeline, int64_t alive_ns);
-bool backoff_waits(struct backoff *backoff, struct pipeline *pipeline);
+bool backoff_waits(struct backoff *backoff, struct pipeline *pipeline); /* false: try now */
 
 /* The newest source frame, referenced; NULL when there is none. */
 struct frame *capture_latest(struct pipeline *pipeline);

@@ -138,7 +138,6 @@ int live_stream_start(struct live_stream *s, struct sana_error *error)
 int live_stream_stop(struct live_stream *s, struct sana_error *error)
 {
 	(void)error;
-	s->autostart = false;
 	s->started = s->paused = s->running = false;
 	pipeline_set_active(s->pipeline, false);
 	pipeline_set_paused(s->pipeline, false);
@@ -263,7 +262,6 @@ int live_stream_create(const struct live_stream_options *options, struct live_st
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
 	s->options = *options;
 	s->state = LIVE_STATE_INVALID;
-	s->autostart = options->config.autostart;
 	s->watched = true;
 	s->fd = s->own_fd = -1;
 	r = pipeline_create(&options->config.pipeline, &s->pipeline, error);
@@ -275,6 +273,9 @@ int live_stream_create(const struct live_stream_options *options, struct live_st
 	}
 	if (r == 0)
 		r = base_apply(s, &options->config, NULL, error);
+	/* While the model is loaded there is something to see: the source, or a card. */
+	if (r == 0 && options->config.autostart)
+		r = live_stream_start(s, error);
 	if (r < 0) {
 		(void)live_stream_destroy(s);
 		return r;

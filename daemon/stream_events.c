@@ -66,7 +66,7 @@ static enum live_state state_of(const struct live_stream *s)
 	if (s->stopping)
 		return LIVE_STATE_STOPPING;
 	if (!s->started)
-		return s->autostart && !s->warm ? LIVE_STATE_WARMING : LIVE_STATE_IDLE;
+		return LIVE_STATE_IDLE;
 	if (s->fault[0])
 		return LIVE_STATE_DEGRADED;
 	if (s->paused)
@@ -201,9 +201,6 @@ static void on_warm(struct live_stream *s)
 		return;
 	s->warm = true;
 	log_info("The engine is warm.");
-	if (s->autostart && !s->stopping)
-		(void)live_stream_start(s, NULL);
-	s->autostart = false;
 }
 
 static void on_snapshot(struct live_stream *s, const struct pipeline_event *from)

@@ -14,7 +14,7 @@ struct live_stream_config {
 	const char *sinks[PIPELINE_SINKS];
 	int sink_count;
 	const char *prompt; /* in force from the start; "" : the stream waits for one */
-	bool autostart;	    /* starts by itself once the model is warm */
+	bool autostart; /* starts by itself, at once: what there is is shown while the model loads */
 };
 
 struct live_stream_options {

@@ -15,7 +15,7 @@ struct live_stream {
 	uint64_t events_dropped;
 
 	/* What was asked for. */
-	bool started, paused, stopping, autostart;
+	bool started, paused, stopping;
 	char source[PIPELINE_IDENTITY_BYTES];
 	char sink[PIPELINE_SINKS][LIVE_SINK_BYTES];
 	const char *sink_list[PIPELINE_SINKS];
@@ -38,6 +38,7 @@ struct live_stream {
 	char fault_text[SANA_ERROR_TEXT_BYTES];
 	int64_t described_ns; /* for rates */
 	uint64_t described_shown;
+	double rate; /* edited frames a second; 0: not measured yet */
 };
 
 /* Queues an event; bounded. */

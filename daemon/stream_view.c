@@ -219,15 +219,27 @@ int live_stream_statistics(struct live_stream *s, struct live_statistic *ret, in
 	return t.count;
 }
 
+/* Over a second or more: lines are also asked for when something happens. */
+static void rate_measure(struct live_stream *s, int64_t now_ns, uint64_t shown)
+{
+	const int64_t passed_ns = now_ns - s->described_ns;
+
+	if (passed_ns < CLOCK_SECOND_NS)
+		return;
+	s->rate = s->described_ns && s->state == LIVE_STATE_RUNNING ?
+			  (double)(shown - s->described_shown) * 1e9 / (double)passed_ns :
+			  0.0;
+	s->described_ns = now_ns;
+	s->described_shown = shown;
+}
+
 void live_stream_describe(struct live_stream *s, char *ret, size_t bytes)
 {
 	const int64_t now_ns = clock_now_ns();
 	struct pipeline_statistics p;
-	double seconds, shown;
 
 	pipeline_statistics(s->pipeline, &p);
-	seconds = (double)(now_ns - s->described_ns) / 1e9;
-	shown = (double)(p.frames_shown - s->described_shown) / MAX_OF(seconds, 1e-3);
+	rate_measure(s, now_ns, p.frames_shown);
 	if (!s->model_open)
 		(void)snprintf(ret, bytes, "%s: loading %s", live_state_name(s->state), s->loading);
 	else if (s->fault[0])
@@ -237,11 +249,9 @@ void live_stream_describe(struct live_stream *s, char *ret, size_t bytes)
 		(void)snprintf(ret, bytes, "%s: resting, nobody looks", live_state_name(s->state));
 	else if (s->started && !s->prompt[0])
 		(void)snprintf(ret, bytes, "%s: waiting for a prompt", live_state_name(s->state));
-	else if (s->state == LIVE_STATE_RUNNING && s->described_ns)
-		(void)snprintf(ret, bytes, "running: %.1f edited frames/s, %.2f s old", shown,
+	else if (s->state == LIVE_STATE_RUNNING && s->rate > 0.0)
+		(void)snprintf(ret, bytes, "running: %.1f edited frames/s, %.2f s old", s->rate,
 			       (double)p.age_p50_ns / 1e9);
 	else
 		(void)snprintf(ret, bytes, "%s", live_state_name(s->state));
-	s->described_ns = now_ns;
-	s->described_shown = p.frames_shown;
 }

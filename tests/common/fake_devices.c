@@ -11,14 +11,15 @@
 #include <poll.h>
 #include <unistd.h>
 
-enum { WIDTH = 64, HEIGHT = 48 };
+enum { WIDTH = 64, HEIGHT = 48, YUYV_WIDTH = 640, YUYV_HEIGHT = 360 };
 
 struct camera {
 	struct media_source source;
 	struct fake_camera *fake;
 	struct media_source_wish wish;
 	int64_t next_ns, first_ns;
-	uint8_t rgb[3 * WIDTH * HEIGHT];
+	bool yuyv;
+	uint8_t pixels[2 * YUYV_WIDTH * YUYV_HEIGHT];
 };
 
 struct sink {
@@ -71,12 +72,13 @@ static int camera_read(struct media_source *source, struct media_picture *ret,
 	if (r < 0)
 		return r;
 	*ret = (struct media_picture){
-		.plane = { c->rgb },
-		.row_bytes = { 3 * WIDTH },
-		.format = AV_PIX_FMT_RGB24,
-		.width = WIDTH,
-		.height = HEIGHT,
-		.full_range = true,
+		.plane = { c->pixels },
+		.row_bytes = { c->yuyv ? 2 * YUYV_WIDTH : 3 * WIDTH },
+		.format = c->yuyv ? AV_PIX_FMT_YUYV422 : AV_PIX_FMT_RGB24,
+		.width = c->yuyv ? YUYV_WIDTH : WIDTH,
+		.height = c->yuyv ? YUYV_HEIGHT : HEIGHT,
+		.full_range = !c->yuyv,
+		.siting = MEDIA_SITING_CENTRE,
 		.aspect_num = 1,
 		.aspect_den = 1,
 		.timestamp_ns = c->next_ns - c->first_ns,
@@ -109,8 +111,9 @@ static int camera_open(struct fake_camera *fake, const struct media_source_wish 
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
+	c->yuyv = strcmp(wish->path, "v4l2:yuyv") == 0;
 	for (int i = 0; i < WIDTH * HEIGHT; i++)
-		memcpy(c->rgb + 3 * i, (uint8_t[]){ FAKE_RED, FAKE_GREEN, FAKE_BLUE }, 3);
+		memcpy(c->pixels + 3 * i, (uint8_t[]){ FAKE_RED, FAKE_GREEN, FAKE_BLUE }, 3);
 	c->source.ops = &camera_ops;
 	c->source.info.live = true;
 	c->fake = fake;

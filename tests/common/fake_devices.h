@@ -1,6 +1,6 @@
 /*
- * Devices for tests of the pipeline: "pattern:" as it is, "v4l2:N" a camera that can be pulled out, and
- * "loopback:N" sinks that keep what was written to them.
+ * Devices for tests of the pipeline: "pattern:" as it is, "v4l2:fake" a camera that can be pulled out,
+ * "v4l2:yuyv" the same with 640x360 in YUYV, and "loopback:N" sinks that keep what was written to them.
  */
 #pragma once
 

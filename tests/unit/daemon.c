@@ -1,0 +1,311 @@
+/*
+ * The real process: what it tells the service manager, how it takes signals, what it leaves behind. With
+ * the demo model, the test pattern and a file.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/util.h"
+#include "media/source.h"
+#include "tests/common/scratch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_ADDRESS__
+enum { START_S = 240, SLOW = 10 };
+#else
+enum { START_S = 60, SLOW = 1 };
+#endif
+
+struct process {
+	struct scratch scratch;
+	pid_t pid;
+	int notify;						/* datagrams of the process */
+	int64_t extended, ready, watchdog, reloading, stopping; /* how often each was said */
+	int64_t ready_ns, watchdog_ns;
+	char status[256]; /* the last line */
+	bool extended_first;
+};
+
+static const char config[] = "model = { threads = 1; width = 64; height = 48; };\n"
+			     "source = { identity = \"pattern:\"; };\n"
+			     "prompt = { initial = \"invert the colors\"; };\n"
+			     "output = { sinks = [ \"file:%s\" ]; };\n";
+
+static const char *binary(void)
+{
+	static char path[256];
+	const char *build = getenv("BUILD");
+
+	(void)snprintf(path, sizeof(path), "%s/bin/sana-streamd", build ? build : "build");
+	return path;
+}
+
+static void notify_open(struct process *p)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.60s/notify", p->scratch.path);
+	p->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_true(p->notify >= 0);
+	assert_int_equal(bind(p->notify, (struct sockaddr *)&address, sizeof(address)), 0);
+}
+
+static void process_exec(struct process *p, char *const arguments[])
+{
+	const int log = open(scratch_path(&p->scratch, "log"),
+			     O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	(void)setenv("NOTIFY_SOCKET", scratch_path(&p->scratch, "notify"), 1);
+	(void)setenv("WATCHDOG_USEC", "4000000", 1);
+	(void)unsetenv("WATCHDOG_PID");
+	(void)dup2(log, STDERR_FILENO);
+	(void)execv(arguments[0], arguments);
+	_exit(127);
+}
+
+static void process_start(struct process *p, const char *option, const char *value)
+{
+	char text[1024], path[256], file[256];
+	char *const arguments[] = { (char *)binary(), "--config",    file, "--session",
+				    (char *)option,   (char *)value, NULL };
+
+	memset(p, 0, sizeof(*p));
+	scratch_create(&p->scratch);
+	(void)snprintf(path, sizeof(path), "%s", scratch_path(&p->scratch, "out.mp4"));
+	(void)snprintf(text, sizeof(text), config, path);
+	scratch_write_text(&p->scratch, "conf", text);
+	(void)snprintf(file, sizeof(file), "%s", scratch_path(&p->scratch, "conf"));
+	notify_open(p);
+	p->pid = fork();
+	assert_true(p->pid >= 0);
+	if (p->pid == 0)
+		process_exec(p, arguments);
+}
+
+static void log_print(struct process *p)
+{
+	FILE *log = fopen(scratch_path(&p->scratch, "log"), "r");
+	char line[512];
+
+	while (log && fgets(line, sizeof(line), log))
+		print_message("  %s", line);
+	fclosep(&log);
+}
+
+static void line_take(struct process *p, const char *line)
+{
+	if (strncmp(line, "STATUS=", 7) == 0)
+		(void)snprintf(p->status, sizeof(p->status), "%s", line + 7);
+	if (strncmp(line, "EXTEND_TIMEOUT_USEC=", 20) == 0) {
+		p->extended++;
+		p->extended_first = p->extended_first || !p->ready;
+	}
+	if (strcmp(line, "READY=1") == 0) {
+		p->ready++;
+		p->ready_ns = clock_now_ns();
+	}
+	if (strcmp(line, "WATCHDOG=1") == 0) {
+		p->watchdog++;
+		p->watchdog_ns = clock_now_ns();
+	}
+	p->reloading += strcmp(line, "RELOADING=1") == 0;
+	p->stopping += strcmp(line, "STOPPING=1") == 0;
+}
+
+static void notify_take(struct process *p, int wait_ms)
+{
+	struct pollfd fd = { .fd = p->notify, .events = POLLIN };
+	char text[1024], *rest, *line;
+	ssize_t n;
+
+	if (poll(&fd, 1, wait_ms) <= 0)
+		return;
+	while ((n = recv(p->notify, text, sizeof(text) - 1, 0)) > 0) {
+		text[n] = '\0';
+		for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+			line_take(p, line);
+	}
+}
+
+/* Until a counter reaches a value. */
+static void wait_for(struct process *p, const int64_t *counter, int64_t value, double seconds,
+		     const char *what)
+{
+	const int64_t deadline_ns = clock_now_ns() + (int64_t)(seconds * 1e9);
+
+	while (*counter < value && clock_now_ns() < deadline_ns) {
+		if (waitpid(p->pid, NULL, WNOHANG) == p->pid) {
+			log_print(p);
+			fail_msg("the process ended while %s was waited for", what);
+		}
+		notify_take(p, 100);
+	}
+	if (*counter < value) {
+		log_print(p);
+		fail_msg("%s did not come within %.0f s", what, seconds);
+	}
+}
+
+static void wait_seconds(struct process *p, double seconds)
+{
+	const int64_t deadline_ns = clock_now_ns() + (int64_t)(seconds * 1e9);
+
+	while (clock_now_ns() < deadline_ns)
+		notify_take(p, 100);
+}
+
+static void wait_status(struct process *p, const char *start, double seconds)
+{
+	const int64_t deadline_ns = clock_now_ns() + (int64_t)(seconds * 1e9);
+
+	while (strncmp(p->status, start, strlen(start)) != 0) {
+		notify_take(p, 100);
+		if (clock_now_ns() > deadline_ns) {
+			log_print(p);
+			fail_msg("status is \"%s\", not \"%s…\"", p->status, start);
+		}
+	}
+}
+
+static int process_end(struct process *p, int signal_number)
+{
+	const int64_t start_ns = clock_now_ns();
+	int status = 0;
+
+	assert_int_equal(kill(p->pid, signal_number), 0);
+	assert_int_equal(waitpid(p->pid, &status, 0), p->pid);
+	notify_take(p, 0);
+	print_message("signal %d: gone after %.2f s, status %#x\n", signal_number,
+		      (double)(clock_now_ns() - start_ns) / 1e9, (unsigned int)status);
+	return status;
+}
+
+static void process_finish(struct process *p)
+{
+	(void)close(p->notify);
+	scratch_remove(&p->scratch);
+}
+
+/* The film that was recorded can be read to its end. */
+static int64_t film_frames(struct process *p, const char *name)
+{
+	const struct media_source_wish wish = { .path = scratch_path(&p->scratch, name),
+						.threads = 1 };
+	struct media_source *source;
+	struct media_picture picture;
+	struct sana_error error = { 0 };
+	int64_t frames = 0;
+	int r;
+
+	r = media_source_open(&wish, &source, &error);
+	if (r < 0)
+		fail_msg("%s: %s", name, error.text);
+	while ((r = media_source_read(source, &picture, &error)) > 0)
+		frames++;
+	(void)media_source_close(source);
+	if (r < 0)
+		print_message("%s: %s\n", name, error.text);
+	return frames;
+}
+
+static void test_life(void **state)
+{
+	struct process p;
+	int64_t frames;
+	int status;
+
+	(void)state;
+	process_start(&p, NULL, NULL);
+	wait_for(&p, &p.ready, 1, START_S, "READY=1");
+	assert_true(p.extended_first);
+	wait_status(&p, "running", 30 * SLOW);
+	wait_for(&p, &p.watchdog, 4, 10 * SLOW, "WATCHDOG=1");
+	print_message("ready; %lld extensions; %lld signs of life; status \"%s\"\n",
+		      (long long)p.extended, (long long)p.watchdog, p.status);
+	assert_int_equal(kill(p.pid, SIGHUP), 0);
+	wait_for(&p, &p.reloading, 1, 5 * SLOW, "RELOADING=1");
+	wait_for(&p, &p.ready, 2, 5 * SLOW, "READY=1 after the reload");
+	/* A configuration with a mistake changes nothing. */
+	scratch_write_text(&p.scratch, "conf", "source = {{ broken");
+	assert_int_equal(kill(p.pid, SIGHUP), 0);
+	wait_for(&p, &p.ready, 3, 5 * SLOW, "READY=1 after a reload that failed");
+	wait_status(&p, "running", 10 * SLOW);
+	status = process_end(&p, SIGTERM);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_int_equal(p.stopping, 1);
+	frames = film_frames(&p, "out.mp4");
+	print_message("recorded %lld frames\n", (long long)frames);
+	assert_true(frames > 24);
+	process_finish(&p);
+}
+
+/* The test switch: the engine hangs, and nothing feeds the watchdog any more. */
+static void test_hang(void **state)
+{
+	struct process p;
+	int64_t fed;
+
+	(void)state;
+	process_start(&p, "--test-hang-after", "40");
+	wait_for(&p, &p.ready, 1, START_S, "READY=1");
+	wait_for(&p, &p.watchdog, 1, 10 * SLOW, "WATCHDOG=1");
+	for (;;) {
+		fed = p.watchdog;
+		wait_seconds(&p, 2);
+		if (p.watchdog == fed)
+			break;
+		if (clock_now_ns() - p.ready_ns > 60 * SLOW * CLOCK_SECOND_NS) {
+			log_print(&p);
+			fail_msg("the watchdog is fed by a hung engine");
+		}
+	}
+	print_message("%lld signs of life, the last %.1f s ago\n", (long long)p.watchdog,
+		      (double)(clock_now_ns() - p.watchdog_ns) / 1e9);
+	/* What systemd does next. */
+	assert_true(WIFSIGNALED(process_end(&p, SIGKILL)));
+	process_finish(&p);
+}
+
+/* Killed in the middle: the recording is playable up to there. */
+static void test_killed(void **state)
+{
+	struct process p;
+	int64_t frames;
+
+	(void)state;
+	process_start(&p, NULL, NULL);
+	wait_for(&p, &p.ready, 1, START_S, "READY=1");
+	wait_status(&p, "running", 30 * SLOW);
+	wait_seconds(&p, 6);
+	assert_true(WIFSIGNALED(process_end(&p, SIGKILL)));
+	frames = film_frames(&p, "out.partial.mp4");
+	print_message("playable: %lld frames\n", (long long)frames);
+	assert_true(frames > 24);
+	process_finish(&p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_life),
+		cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_killed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
