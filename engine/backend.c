@@ -1,6 +1,8 @@
 /* Which op table, and running or planning its ops. */
 #include "engine/backend.h"
 
+#include "engine/profile.h"
+
 #include <errno.h>
 
 static const struct kernel_backend *const backends[] = { &kernel_backend_cuda, &kernel_backend_cpu,
@@ -139,6 +141,7 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 	const struct backend *b = context->backend;
 	kernel_workspace_function wanted = b->table->workspace[op];
 	size_t bytes;
+	int mark = -1;
 
 	if (context->status < 0)
 		return;
@@ -152,9 +155,13 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 		return;
 	}
 	*params = context->workspace;
+	if (context->profile)
+		mark = profile_op_begin(context);
 	op_fail(context, op,
 		b->table->run[op] ? b->table->run[op](b->device, params, context->queue) :
 				    -ENOTSUP);
+	if (context->profile)
+		profile_op_end(context, mark, op, params);
 }
 
 void op_copy(struct op_context *context, void *to, const void *from, size_t bytes)

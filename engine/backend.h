@@ -54,8 +54,11 @@ struct op_ledger {
  * `status`, later calls but op_wait do nothing; check it once at the end of a pass. An op that the
  * back end does not have fails while planning already.
  */
+struct op_profile;
+
 struct op_context {
 	const struct backend *backend;
+	struct op_profile *profile; /* engine/profile.h: times every op that runs; NULL: do not */
 	/* Planning: notes down what each op of a running stream costs; NULL: do not. */
 	struct op_ledger *ledger;
 	struct kernel_queue *queue;

@@ -269,6 +269,31 @@ struct sana_statistics {
 
 void sana_stream_statistics(struct sana_stream *stream, struct sana_statistics *ret);
 
+/* ------------------------------------------------------------------------------ where time goes */
+
+/*
+ * One op of one stage: calls of equal cost share a line. flops and bytes: what one call must do at least
+ * (kernels/cost.h). ns: all calls together, measured on the device.
+ */
+struct sana_profile_line {
+	enum sana_stage stage;
+	char op[24];	  /* "linear", "conv3d", … */
+	char kernels[96]; /* what the back end ran for it, "a+b"; "" where it does not tell */
+	int calls;
+	double flops, bytes;
+	int64_t ns;
+};
+
+enum { SANA_PROFILE_LINES = 320 };
+
+/*
+ * From the next stage on every op is timed, which costs a little time itself; a second call starts from
+ * nothing. sana_stream_profile ends it and returns how many lines there are (at most SANA_PROFILE_LINES),
+ * of which it fills up to `capacity`. What a pushed frame costs belongs to the encode stage.
+ */
+int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error);
+int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *ret, int capacity);
+
 /* --------------------------------------------------------------------------------------- plan */
 
 enum { SANA_PLAN_LINES = 160 };

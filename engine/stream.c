@@ -1,4 +1,5 @@
 /* The public face of a stream: frames in, frames out, requests from other threads. */
+#include "engine/profile.h"
 #include "engine/stream.h"
 
 #include <errno.h>
@@ -115,6 +116,38 @@ static int push_check(const struct sana_stream *stream, const struct sana_pictur
 	return 0;
 }
 
+/* `rows` rows of `row` bytes, whatever lies between them. */
+static void rows_copy(uint8_t *to, size_t to_row, const uint8_t *from, size_t from_row, size_t row,
+		      int rows)
+{
+	for (int y = 0; y < rows; y++)
+		memcpy(to + to_row * (size_t)y, from + from_row * (size_t)y, row);
+}
+
+/*
+ * The picture to `stream->picture`. Through host memory of the back end's nothing is waited for: a frame's
+ * slot is used again only after its latent was encoded.
+ */
+static void pixels_upload(struct sana_stream *stream, const struct sana_picture *picture)
+{
+	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
+	const size_t frame = row * (size_t)stream->height;
+	uint8_t *slot;
+
+	if (stream->host_picture) {
+		/* A chunk that was dropped may have left copies behind. */
+		if (stream->input_frames == 0)
+			(void)op_wait(&stream->op);
+		slot = stream->host_picture + frame * (size_t)stream->input_frames;
+		rows_copy(slot, row, picture->rgb, picture->row_bytes, row, stream->height);
+		op_upload(&stream->op, stream->picture, slot, frame);
+		return;
+	}
+	for (int y = 0; y < stream->height; y++)
+		op_upload(&stream->op, stream->picture + row * (size_t)y,
+			  picture->rgb + picture->row_bytes * (size_t)y, row);
+}
+
 static int picture_upload(struct sana_stream *stream, const struct sana_picture *picture)
 {
 	const struct vae_config *vae = &stream->model->config.vae;
@@ -123,9 +156,9 @@ static int picture_upload(struct sana_stream *stream, const struct sana_picture 
 		row * (size_t)stream->height * activation_bytes(&stream->model->backend);
 	const uintptr_t to = (uintptr_t)stream->input + patch * (size_t)stream->input_frames;
 
-	for (int y = 0; y < stream->height; y++)
-		op_upload(&stream->op, stream->picture + row * (size_t)y,
-			  picture->rgb + picture->row_bytes * (size_t)y, row);
+	if (stream->profile)
+		stream->profile->stage = SANA_STAGE_ENCODE;
+	pixels_upload(stream, picture);
 	OP(&stream->op, patchify,
 	   { .pixels = stream->picture,
 	     .row_bytes = row,
@@ -136,7 +169,7 @@ static int picture_upload(struct sana_stream *stream, const struct sana_picture 
 	     .width = stream->width,
 	     .channels = vae->pixel_channels,
 	     .patch = vae->patch });
-	return op_wait(&stream->op);
+	return stream->host_picture ? stream->op.status : op_wait(&stream->op);
 }
 
 int sana_stream_push(struct sana_stream *stream, const struct sana_picture *picture,
@@ -189,12 +222,28 @@ bool sana_stream_is_drained(const struct sana_stream *stream)
 
 /* ------------------------------------------------------------------------------- frames out */
 
+/* The next frame, from where decoding has left it. */
+static int pixels_download(struct sana_stream *stream, const struct sana_picture *picture)
+{
+	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
+	const size_t at = row * (size_t)stream->height * (size_t)stream->output.next;
+
+	if (stream->host_output) {
+		rows_copy(picture->rgb, picture->row_bytes, stream->host_output + at, row, row,
+			  stream->height);
+		return 0;
+	}
+	for (int y = 0; y < stream->height; y++)
+		op_download(&stream->op, picture->rgb + picture->row_bytes * (size_t)y,
+			    stream->output_rgb + at + row * (size_t)y, row);
+	return op_wait(&stream->op);
+}
+
 int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 		     struct sana_frame_info *ret_info, struct sana_error *error)
 {
 	struct stream_output *output = &stream->output;
 	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
-	const uint8_t *from;
 	int r;
 
 	while (output->next < output->frames && !output->real[output->next])
@@ -206,11 +255,7 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 		return sana_error_set(error, -EINVAL, "stream.picture",
 				      "Edited frames are %dx%d with rows of %zu bytes.",
 				      stream->width, stream->height, row);
-	from = stream->output_rgb + row * (size_t)stream->height * (size_t)output->next;
-	for (int y = 0; y < stream->height; y++)
-		op_download(&stream->op, picture->rgb + picture->row_bytes * (size_t)y,
-			    from + row * (size_t)y, row);
-	r = op_wait(&stream->op);
+	r = pixels_download(stream, picture);
 	if (r < 0) {
 		stream_fail(stream);
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
@@ -221,4 +266,40 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 	stream->statistics.frames_out++;
 	(void)pthread_mutex_unlock(&stream->lock);
 	return 1;
+}
+
+/* ------------------------------------------------------------------------------- where time goes */
+
+int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error)
+{
+	const size_t bytes = activation_bytes(&stream->model->backend);
+
+	if (!stream->profile)
+		stream->profile = malloc(sizeof(*stream->profile));
+	if (!stream->profile)
+		return sana_error_set(error, -ENOMEM, "memory", "No memory for a profile.");
+	*stream->profile = (struct op_profile){ .storage = { bytes, bytes } };
+	stream->op.profile = stream->profile;
+	return 0;
+}
+
+int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *ret, int capacity)
+{
+	const struct op_profile *p = stream->profile;
+
+	stream->op.profile = NULL;
+	for (int i = 0; p && i < MIN_OF(p->lines, capacity); i++) {
+		const struct op_profile_line *line = &p->line[i];
+
+		ret[i] = (struct sana_profile_line){
+			.stage = (enum sana_stage)line->stage,
+			.calls = line->calls,
+			.flops = line->cost.flops,
+			.bytes = line->cost.bytes,
+			.ns = line->ns,
+		};
+		(void)snprintf(ret[i].op, sizeof(ret[i].op), "%s", kernel_op_name(line->op));
+		(void)snprintf(ret[i].kernels, sizeof(ret[i].kernels), "%s", line->kernels);
+	}
+	return p ? p->lines : 0;
 }

@@ -56,8 +56,13 @@ struct sana_stream {
 	void *output_patches;	       /* act patches [output_capacity][…] */
 	uint8_t *picture, *output_rgb; /* u8 [H][W][3], [output_capacity][H][W][3] */
 
+	/* host memory that the device copies from and to (kernel_backend.host_allocate), or NULL */
+	uint8_t *host_picture; /* [temporal_ratio][H][W][3] */
+	uint8_t *host_output;  /* [output_capacity][H][W][3] */
+
 	/* host */
-	struct stream_tag *tag; /* ring */
+	struct op_profile *profile; /* NULL: nobody asked */
+	struct stream_tag *tag;	    /* ring */
 	int tag_capacity, tag_first, tag_count;
 	float *noise; /* [max chunk tokens][channels] when the caller brings noise */
 	float *sink_latents, *sink_source;

@@ -217,6 +217,27 @@ int stream_measure(struct sana_model *model, const struct sana_stream_options *o
 
 /* -------------------------------------------------------------------------- opening, closing */
 
+/* Frames on their way in and out, where the back end copies faster from memory of its own. */
+static int host_frames_allocate(struct sana_stream *stream)
+{
+	const struct backend *b = &stream->model->backend;
+	const size_t frame = patch_count(stream);
+	const size_t in = frame * (size_t)stream->model->config.stream.temporal_ratio;
+	void *memory;
+	int r;
+
+	if (!b->table->host_allocate)
+		return 0;
+	r = b->table->host_allocate(b->device, in, &memory);
+	if (r < 0)
+		return r;
+	stream->host_picture = memory;
+	r = b->table->host_allocate(b->device, frame * (size_t)stream->output_capacity, &memory);
+	if (r >= 0)
+		stream->host_output = memory;
+	return r;
+}
+
 static int host_allocate(struct sana_stream *stream)
 {
 	const struct stream_config *config = &stream->model->config.stream;
@@ -230,6 +251,8 @@ static int host_allocate(struct sana_stream *stream)
 	stream->output.info = calloc((size_t)stream->output_capacity, sizeof(*stream->output.info));
 	stream->output.real = calloc((size_t)stream->output_capacity, sizeof(*stream->output.real));
 	if (!stream->tag || !stream->output.info || !stream->output.real)
+		return -ENOMEM;
+	if (host_frames_allocate(stream) < 0)
 		return -ENOMEM;
 	if (!stream->options.noise)
 		return 0;
@@ -333,6 +356,11 @@ struct sana_stream *sana_stream_close(struct sana_stream *stream)
 	(void)sana_prompt_unref(stream->requests.prompt);
 	(void)sana_prompt_unref(stream->fill.prompt);
 	(void)sana_prompt_unref(stream->caption);
+	if (stream->host_picture)
+		backend->table->host_release(backend->device, stream->host_picture);
+	if (stream->host_output)
+		backend->table->host_release(backend->device, stream->host_output);
+	free(stream->profile);
 	free(stream->tag);
 	free(stream->output.info);
 	free(stream->output.real);

@@ -1,4 +1,5 @@
 /* The order of stages: which one is next, and what it does to the stream. */
+#include "engine/profile.h"
 #include "engine/stream.h"
 
 #include <errno.h>
@@ -390,6 +391,9 @@ static int stage_decode(struct sana_stream *stream)
 	     .width = stream->width,
 	     .channels = vae->pixel_channels,
 	     .patch = vae->patch });
+	if (stream->host_output)
+		op_download(&stream->op, stream->host_output, stream->output_rgb,
+			    row * (size_t)stream->height * (size_t)made);
 	r = op_wait(&stream->op);
 	if (r < 0)
 		return r;
@@ -512,7 +516,11 @@ int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		*ret_stage = stage;
 		return 0;
 	}
+	if (stream->profile)
+		stream->profile->stage = stage;
 	r = stream->op.status < 0 ? stream->op.status : stage_run(stream, stage, &failure);
+	if (stream->profile)
+		profile_stage_end(stream->profile, &stream->model->backend);
 	(void)pthread_mutex_lock(&stream->lock);
 	statistics->stage_ns[stage] += now_ns() - start;
 	statistics->stage_count[stage]++;

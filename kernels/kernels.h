@@ -586,6 +586,12 @@ struct kernel_backend {
 	int (*timer_read)(struct kernel_device *, int first, int second, int64_t *ret_ns);
 	const char *(*kernels_used)(struct kernel_device *, enum kernel_op);
 
+	/*
+	 * Enqueues products of matrices that never leave the registers: the most its matrix units can do.
+	 * NULL in a back end without such units.
+	 */
+	int (*tensor_peak)(struct kernel_device *, struct kernel_queue *, double *ret_flops);
+
 	kernel_workspace_function workspace[KERNEL_OP_COUNT]; /* NULL entry: 0 bytes */
 	kernel_run_function run[KERNEL_OP_COUNT];
 };

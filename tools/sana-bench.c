@@ -23,9 +23,11 @@ static const char usage[] =
 	"  --ops                   with --plan: every op of a chunk, what it must do at least\n"
 	"  --size WxH              picture size (default: the model's)\n"
 	"  --first-chunk N         latents of the first chunk (default: the model's)\n"
-	"  --chunks N              chunks to time after two of warm-up (default 10)\n"
+	"  --chunks N              chunks to time (default 10)\n"
+	"  --warm-up N             chunks before them (default 2; a GPU needs 6 until its graphs are made)\n"
+	"  --profile               then two chunks more, every op timed by itself\n"
 	"  --threads N             worker threads (default: one per core)\n"
-	"  --backend NAME          back end (default cpu)\n"
+	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
 	"  --weights-mode MODE     auto, mapped or widened (default auto)\n"
 	"  --prompt TEXT           prompt to run with (default: the model's first example)\n"
 	"  --storage TYPE          state table of --plan in bf16 (default) or f32\n"
@@ -43,6 +45,8 @@ enum {
 	OPT_SIZE,
 	OPT_FIRST,
 	OPT_CHUNKS,
+	OPT_WARM,
+	OPT_PROFILE,
 	OPT_THREADS,
 	OPT_BACKEND,
 	OPT_MODE,
@@ -62,6 +66,8 @@ static const struct option long_options[] = {
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "first-chunk", required_argument, NULL, OPT_FIRST },
 	{ "chunks", required_argument, NULL, OPT_CHUNKS },
+	{ "warm-up", required_argument, NULL, OPT_WARM },
+	{ "profile", no_argument, NULL, OPT_PROFILE },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "backend", required_argument, NULL, OPT_BACKEND },
 	{ "weights-mode", required_argument, NULL, OPT_MODE },
@@ -154,6 +160,13 @@ static int option_take(struct bench *bench, int option, const char *value)
 		if (argument_integer(value, 1, 1000000, &bench->chunks) < 0)
 			return wrong("chunks is a number from 1 to 1000000, not", value);
 		return 0;
+	case OPT_WARM:
+		if (argument_integer(value, 1, 1000, &bench->warm_chunks) < 0)
+			return wrong("warm-up is a number from 1 to 1000, not", value);
+		return 0;
+	case OPT_PROFILE:
+		bench->profile = true;
+		return 0;
 	case OPT_THREADS:
 		if (argument_integer(value, 1, 256, &bench->model.threads) < 0)
 			return wrong("threads is a number from 1 to 256, not", value);
@@ -183,12 +196,14 @@ static int option_take(struct bench *bench, int option, const char *value)
 
 int main(int count, char **arguments)
 {
-	struct bench bench = { .chunks = 10, .state_bf16 = true };
+	struct bench bench = { .chunks = 10, .warm_chunks = 2, .state_bf16 = true };
+
 	struct sana_error error = { 0 };
 	int option, r = 0;
 
 	tool_threads_sleep(arguments);
 	sana_stream_options_init(&bench.stream);
+	bench.model.backend = "auto";
 	while (r == 0 && (option = getopt_long(count, arguments, "", long_options, NULL)) != -1)
 		r = option_take(&bench, option, optarg);
 	if (r > 0)

@@ -7,6 +7,7 @@
 /* clang-format off: one line each, so that additions meet in no other's line. */
 #define CUDA_FAMILIES(X) \
 	X(weights) \
+	X(peak) \
 	X(norm) \
 	X(elementwise) \
 	X(mixffn) \
@@ -17,6 +18,7 @@
 
 #define CUDA_KERNELS(X) \
 	X(weights, weights_pack) \
+	X(peak, peak_mma) \
 	X(norm, layer_norm_modulate) \
 	X(norm, layer_norm_modulate_any) \
 	X(norm, rms_norm) \

@@ -373,6 +373,7 @@ const struct kernel_backend kernel_backend_cuda = {
 	.timer_mark = cuda_timer_mark,
 	.timer_read = cuda_timer_read,
 	.kernels_used = cuda_kernels_used,
+	.tensor_peak = cuda_tensor_peak,
 
 	.workspace = {
 #define X(name) [KERNEL_OP_##name] = cuda_workspace_##name,

@@ -8,4 +8,6 @@ size_t cuda_weight_prepare_bytes(const struct kernel_device *device,
 int cuda_weight_prepare(struct kernel_device *device, struct kernel_weight *weight, void *memory,
 			struct kernel_queue *queue);
 
+int cuda_tensor_peak(struct kernel_device *device, struct kernel_queue *queue, double *ret_flops);
+
 const char *cuda_kernel_name(enum cuda_kernel kernel);

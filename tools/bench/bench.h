@@ -9,8 +9,8 @@ struct bench {
 	struct sana_model_options model;
 	struct sana_stream_options stream;
 	const char *prompt; /* NULL: the model's first example */
-	int chunks;
-	bool plan_only, ops, json, state_bf16;
+	int chunks, warm_chunks;
+	bool plan_only, ops, profile, json, state_bf16;
 };
 
 /* Print to stdout. −ENOSPC: printed, but it does not fit. */
@@ -29,7 +29,20 @@ int bench_model_digest(const struct sana_model_options *model, char ret[BENCH_DI
 		       struct sana_error *error);
 
 /*
- * Best rate of five 2048³ F32 matrix products through the back end's linear op, in GFLOP/s: the
- * ceiling that the model's share of peak is measured against, in the same run.
+ * What this machine does at most, measured in the same run: the ceilings that shares are told of.
+ *
+ *   gemm    a matrix product of `side`³ through the back end's linear op (CPU F32; GPU BF16)
+ *   tensor  products of registers with registers; 0 where the back end has no matrix units
+ *   copy    bytes read and written by a large copy in device memory
  */
-int bench_gemm_peak(const char *backend, int threads, double *ret_gflops, struct sana_error *error);
+struct bench_peak {
+	int side;
+	double gemm_flops, tensor_flops, copy_bytes; /* a second */
+};
+
+int bench_peak_measure(const char *backend, int threads, struct bench_peak *ret,
+		       struct sana_error *error);
+
+/* Two more chunks with every op timed, as a table or (json not NULL) lines added to it. */
+int bench_profile(const struct bench_peak *peak, const struct sana_profile_line *lines, int count,
+		  int chunks, json_t *json);

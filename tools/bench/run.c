@@ -6,7 +6,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { WARM_CHUNKS = 2 };
+/* Chunks whose ops are timed one by one, after the timed chunks. */
+enum { PROFILE_CHUNKS = 2 };
 
 /* Times of one stage, seconds. */
 struct samples {
@@ -195,6 +196,9 @@ static int run_open(struct run *run, struct sana_error *error)
 	r = sana_model_open(&run->bench->model, &run->model, error);
 	if (r < 0)
 		return r;
+	if (sana_model_backend_note(run->model)[0])
+		(void)fprintf(stderr, "sana-bench: %s Running on the CPU.\n",
+			      sana_model_backend_note(run->model));
 	config = sana_model_config(run->model);
 	run->width = run->bench->stream.width ? run->bench->stream.width : config->stream.width;
 	run->height = run->bench->stream.height ? run->bench->stream.height : config->stream.height;
@@ -219,7 +223,10 @@ static size_t peak_memory(void)
 }
 
 struct figures {
-	double seconds, fps, fps_dit, gemm_gflops, share_of_peak, flops;
+	double seconds, fps, fps_dit, share_of_peak, flops;
+	struct bench_peak peak;
+	struct sana_profile_line ops[SANA_PROFILE_LINES];
+	int op_lines;
 	double encode[2], pass[2], decode[2], cache[2]; /* median, p99 in milliseconds */
 	struct sana_plan plan;
 	char digest[BENCH_DIGEST_BYTES];
@@ -247,7 +254,7 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	f->fps_dit = dit > 0 ? frames / dit : 0;
 	f->flops = run->bench->chunks * (f->plan.passes * f->plan.dit_pass_flops +
 					 f->plan.encode_flops + f->plan.decode_flops);
-	f->share_of_peak = f->flops / f->seconds / (f->gemm_gflops * 1e9);
+	f->share_of_peak = f->flops / f->seconds / f->peak.gemm_flops;
 	r = bench_model_digest(&run->bench->model, f->digest, error);
 	if (r < 0)
 		return r;
@@ -260,9 +267,9 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 
 static int figures_json(const struct run *run, const struct figures *f)
 {
-	return bench_print_json(json_pack(
+	json_t *object = json_pack(
 		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
-		"s:f, s:f, s:f}",
+		"s:f, s:f, s:f, s:f, s:f}",
 		"model", f->plan.name, "model_digest", f->digest, "decoder_origin",
 		sana_model_decoder_origin(run->model), "backend", f->plan.backend, "width",
 		run->width, "height", run->height, "chunks", run->bench->chunks, "frames",
@@ -271,14 +278,31 @@ static int figures_json(const struct run *run, const struct figures *f)
 		f->pass[0], f->pass[1], "ms_decode_chunk", f->decode[0], f->decode[1],
 		"ms_cache_pass", f->cache[0], f->cache[1], "peak_memory_bytes",
 		(json_int_t)peak_memory(), "stream_bytes", (json_int_t)f->plan.stream_bytes,
-		"gemm_peak_gflops", f->gemm_gflops, "gflop_per_second", f->flops / f->seconds / 1e9,
-		"flops_share_of_peak", f->share_of_peak));
+		"gemm_peak_gflops", f->peak.gemm_flops / 1e9, "tensor_peak_gflops",
+		f->peak.tensor_flops / 1e9, "copy_gbytes_per_second", f->peak.copy_bytes / 1e9,
+		"gflop_per_second", f->flops / f->seconds / 1e9, "flops_share_of_peak",
+		f->share_of_peak);
+
+	if (object && run->bench->profile)
+		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, object);
+	return bench_print_json(object);
+}
+
+static void peaks_print(const struct figures *f)
+{
+	(void)printf("  matrix product %d^3, best  %10.1f GFLOP/s\n", f->peak.side,
+		     f->peak.gemm_flops / 1e9);
+	if (f->peak.tensor_flops > 0)
+		(void)printf("  matrix units alone           %10.1f GFLOP/s\n",
+			     f->peak.tensor_flops / 1e9);
+	(void)printf("  copy                         %10.1f GB/s\n", f->peak.copy_bytes / 1e9);
 }
 
 static int figures_print(const struct run *run, const struct figures *f)
 {
 	(void)printf("%s at %dx%d, back end %s, %d chunks after %d of warm-up\n\n", f->plan.name,
-		     run->width, run->height, f->plan.backend, run->bench->chunks, WARM_CHUNKS);
+		     run->width, run->height, f->plan.backend, run->bench->chunks,
+		     run->bench->warm_chunks);
 	(void)printf("  frames a second, end to end  %10.2f  (%llu frames in %.2f s)\n", f->fps,
 		     (unsigned long long)run->frames_out, f->seconds);
 	(void)printf("  frames a second, DiT alone   %10.2f\n", f->fps_dit);
@@ -291,39 +315,57 @@ static int figures_print(const struct run *run, const struct figures *f)
 		     f->decode[0], f->decode[1]);
 	(void)printf("  peak memory                  %10.1f MiB\n",
 		     (double)peak_memory() / 1048576);
-	(void)printf("  matrix product 2048^3, best  %10.1f GFLOP/s\n", f->gemm_gflops);
-	(void)printf("  model                        %10.1f GFLOP/s, %.3f of that\n",
+	peaks_print(f);
+	(void)printf("  model                        %10.1f GFLOP/s, %.3f of the product's\n",
 		     f->flops / f->seconds / 1e9, f->share_of_peak);
 	(void)printf("  closed formulas, GFLOP a chunk: encode %.2f, DiT %d x %.2f, decode %.2f\n",
 		     f->plan.encode_flops / 1e9, f->plan.passes, f->plan.dit_pass_flops / 1e9,
 		     f->plan.decode_flops / 1e9);
 	(void)printf("  model digest                 %s\n", f->digest);
+	if (run->bench->profile)
+		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, NULL);
 	return fflush(stdout) == EOF ? -EIO : 0;
+}
+
+static int profile_run(struct run *run, struct figures *f, struct sana_error *error)
+{
+	const int done = run->bench->warm_chunks + run->bench->chunks;
+	int r;
+
+	r = sana_stream_profile_start(run->stream, error);
+	if (r >= 0)
+		r = chunks_run(run, done + PROFILE_CHUNKS, error);
+	f->op_lines = sana_stream_profile(run->stream, f->ops, SANA_PROFILE_LINES);
+	return r;
 }
 
 static int measure(struct run *run, struct sana_error *error)
 {
 	_cleanup_(freep) struct figures *figures = calloc(1, sizeof(*figures));
+	const struct bench *bench = run->bench;
 	int r;
 
 	if (!figures)
 		return -ENOMEM;
 	r = run_open(run, error);
 	if (r >= 0)
-		r = bench_gemm_peak(run->bench->model.backend, run->bench->model.threads,
-				    &figures->gemm_gflops, error);
+		r = bench_peak_measure(sana_model_backend(run->model), bench->model.threads,
+				       &figures->peak, error);
 	if (r >= 0)
-		r = chunks_run(run, WARM_CHUNKS, error);
+		r = chunks_run(run, bench->warm_chunks, error);
 	run->timing = true;
 	run->start = now();
 	if (r >= 0)
-		r = chunks_run(run, WARM_CHUNKS + run->bench->chunks, error);
+		r = chunks_run(run, bench->warm_chunks + bench->chunks, error);
 	run->end = now();
+	run->timing = false;
+	if (r >= 0 && bench->profile)
+		r = profile_run(run, figures, error);
 	if (r >= 0)
 		r = figures_make(run, figures, error);
 	if (r < 0)
 		return r;
-	return run->bench->json ? figures_json(run, figures) : figures_print(run, figures);
+	return bench->json ? figures_json(run, figures) : figures_print(run, figures);
 }
 
 int bench_run(const struct bench *bench, struct sana_error *error)
