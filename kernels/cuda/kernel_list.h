@@ -14,7 +14,9 @@
 	X(pixel) \
 	X(gemm_mma) \
 	X(gemm_wgmma) \
-	X(gemm_any)
+	X(gemm_any) \
+	X(conv3d) \
+	X(conv3d_wgmma)
 
 #define CUDA_KERNELS(X) \
 	X(weights, weights_pack) \
@@ -38,6 +40,14 @@
 	X(mixffn, depthwise_glu_any) \
 	X(pixel, patchify) \
 	X(pixel, unpatchify) \
+	X(conv3d, conv3d_mma_n128) \
+	X(conv3d, conv3d_mma_n64) \
+	X(conv3d, conv3d_finish) \
+	X(conv3d, conv3d_plain) \
+	X(conv3d, conv3d_norm) \
+	X(conv3d, conv3d_norm_any) \
+	X(conv3d_wgmma, conv3d_wgmma_n128) \
+	X(conv3d_wgmma, conv3d_wgmma_n64) \
 	CUDA_GEMM(X, gemm_mma, 128x256) \
 	CUDA_GEMM(X, gemm_mma, 128x192) \
 	CUDA_GEMM(X, gemm_mma, 128x128) \
@@ -74,9 +84,11 @@
 	X(patchify) \
 	X(unpatchify) \
 	X(linear) \
-	X(temporal_conv)
+	X(temporal_conv) \
+	X(conv3d)
 
-#define CUDA_OPS_WITH_WORKSPACE(X)
+#define CUDA_OPS_WITH_WORKSPACE(X) \
+	X(conv3d)
 /* clang-format on */
 
 enum cuda_family {

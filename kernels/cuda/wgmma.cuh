@@ -110,6 +110,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 			  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));      \
 	}
 
+WGMMA_DEFINE(64, 32, WGMMA_D32, "%32", "%33", "%34", "%35", "%36", "%37", WGMMA_F32(0))
 WGMMA_DEFINE(112, 56, WGMMA_D56, "%56", "%57", "%58", "%59", "%60", "%61", WGMMA_F56)
 WGMMA_DEFINE(120, 60, WGMMA_D60, "%60", "%61", "%62", "%63", "%64", "%65", WGMMA_F60)
 WGMMA_DEFINE(128, 64, WGMMA_D64, "%64", "%65", "%66", "%67", "%68", "%69", WGMMA_F64)
