@@ -504,6 +504,7 @@ enum { KERNEL_TIMER_SLOTS = 4096 };
 struct kernel_device_options {
 	int threads;	  /* CPU: worker threads, 0 = one per online core, at most 256 */
 	int device_index; /* GPU: which one */
+	bool portable;	  /* GPU: without the kernels that only one generation of chips runs */
 };
 
 typedef int (*kernel_run_function)(struct kernel_device *, const void *params,

@@ -40,6 +40,7 @@ static int cuda_open(const struct kernel_device_options *options, char *text, si
 	device->running = KERNEL_OP_COUNT;
 	r = cuda_device_open(device, options->device_index, text, text_bytes);
 	if (r >= 0) {
+		device->properties.has_wgmma &= !options->portable;
 		r = staging_create(device);
 		if (r < 0 && text)
 			(void)snprintf(text, text_bytes, "the GPU has no memory left");

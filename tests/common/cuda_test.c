@@ -11,9 +11,10 @@ enum {
 	MAX_RUNS = 200,
 };
 
-static void side_open(struct cuda_test_side *side, const struct kernel_backend *table)
+static void side_open(struct cuda_test_side *side, const struct kernel_backend *table,
+		      bool portable)
 {
-	const struct kernel_device_options options = { 0 };
+	const struct kernel_device_options options = { .portable = portable };
 	char text[256] = "";
 
 	side->table = table;
@@ -28,8 +29,15 @@ static void side_open(struct cuda_test_side *side, const struct kernel_backend *
 void cuda_test_open(struct cuda_test *test)
 {
 	*test = (struct cuda_test){ .random = 1 };
-	side_open(&test->gpu, &kernel_backend_cuda);
-	side_open(&test->cpu, &kernel_backend_cpu);
+	side_open(&test->gpu, &kernel_backend_cuda, false);
+	side_open(&test->cpu, &kernel_backend_cpu, false);
+}
+
+void cuda_test_open_portable(struct cuda_test *test)
+{
+	*test = (struct cuda_test){ .random = 1 };
+	side_open(&test->gpu, &kernel_backend_cuda, true);
+	side_open(&test->cpu, &kernel_backend_cpu, false);
 }
 
 static void buffers_free(struct cuda_test *test)

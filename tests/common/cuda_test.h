@@ -62,6 +62,8 @@ struct cuda_weight {
 
 /* Opens both; exits with 77 where there is no GPU. */
 void cuda_test_open(struct cuda_test *test);
+/* The same without kernels for one generation of chips: what other chips run, tested here. */
+void cuda_test_open_portable(struct cuda_test *test);
 void cuda_test_close(struct cuda_test *test);
 
 /* Frees all buffers, starts the random sequence again. */
