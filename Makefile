@@ -267,9 +267,15 @@ check-large: deps ## tests that need many minutes or much memory
 	@$(MAKE) $(PARALLEL) build tests
 	@TEST_TIMEOUT=0 tests/run BUILD=$(BUILD) $(LONG) $(LARGE_SCRIPTS)
 
-soak: deps ## the long-* tests at full length
-	@$(MAKE) $(PARALLEL) build tests
-	@TEST_TIMEOUT=0 SANA_SOAK=1 tests/run BUILD=$(BUILD) $(LONG)
+ifdef MINUTES
+soak: export SANA_SOAK_SECONDS = $(shell expr $(MINUTES) '*' 60)
+SOAKED = $(BUILD)/tests/long-daemon_soak
+else
+SOAKED = $(LONG)
+endif
+soak: deps ## the long-* tests at full length; MINUTES=30: the daemon's, for so long
+	@$(MAKE) $(PARALLEL) build $(SOAKED)
+	@TEST_TIMEOUT=0 SANA_SOAK=1 tests/run BUILD=$(BUILD) $(SOAKED)
 
 vm-check:
 	$(call unsupported,there is no daemon to run in a virtual machine yet)

@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
 	DEFAULT_FPS = 24,
+	LIGHT_NICE = -10,
 	MEASURE_PERIOD_S = 30, /* quantiles are of the newest one to two of these */
 	/*
 	 * Pictures in use at once beside the queues: the capture thread's and the newest, the engine's, the
@@ -67,6 +69,15 @@ void pipeline_cond_init(pthread_cond_t *cond)
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(cond, &attributes);
 	(void)pthread_condattr_destroy(&attributes);
+}
+
+/*
+ * The engine's threads on a CPU are many and always busy; those that move frames do little, but at their
+ * time. Not everybody may ask for more (RLIMIT_NICE): then the order is the kernel's.
+ */
+void pipeline_thread_is_light(void)
+{
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), LIGHT_NICE);
 }
 
 struct wanted pipeline_wanted(struct pipeline *p)

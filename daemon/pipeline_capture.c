@@ -275,6 +275,7 @@ void *capture_main(void *argument)
 	struct pipeline *p = argument;
 	struct capture *c = &p->capture;
 
+	pipeline_thread_is_light();
 	while (!atomic_load(&p->stopping)) {
 		const struct wanted wanted = pipeline_wanted(p);
 

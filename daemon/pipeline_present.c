@@ -282,6 +282,7 @@ void *present_main(void *argument)
 	struct pipeline *p = argument;
 	struct present *s = &p->present;
 
+	pipeline_thread_is_light();
 	present_start(p);
 	while (!atomic_load(&p->stopping)) {
 		const struct wanted wanted = pipeline_wanted(p);

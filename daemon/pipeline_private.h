@@ -209,6 +209,9 @@ void *sink_main(void *argument);
 /* A cond that waits by CLOCK_MONOTONIC. */
 void pipeline_cond_init(pthread_cond_t *cond);
 
+/* For the calling thread: it is to run before the engine's. */
+void pipeline_thread_is_light(void);
+
 /* Wakes whoever looks at `wanted`. */
 void pipeline_poke(struct pipeline *pipeline);
 

@@ -188,6 +188,7 @@ void *sink_main(void *argument)
 	struct pipeline *p = s->pipeline;
 	bool works = true;
 
+	pipeline_thread_is_light();
 	while (works) {
 		sink_turn(s);
 		(void)pthread_mutex_lock(&p->lock);
