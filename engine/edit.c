@@ -215,6 +215,11 @@ int editor_prepare(struct editor *e, struct op_context *op, uint64_t seed)
 	return op_wait(op);
 }
 
+void editor_finish(struct editor *e, const struct backend *backend)
+{
+	pass_graphs_clear(&e->graphs, backend);
+}
+
 void editor_reset(struct editor *e)
 {
 	cache_reset(&e->cache);
@@ -276,16 +281,84 @@ int editor_begin(struct editor *e, struct op_context *op, int frames, uint64_t n
 	return op_wait(op);
 }
 
-int editor_denoise(struct editor *e, struct op_context *op, int step)
+/* ------------------------------------------------------------------------------- their ops */
+
+enum pass_kind { PASS_DENOISE, PASS_SAVE, PASS_REDO };
+
+struct pass_run {
+	struct editor *editor;
+	enum pass_kind kind;
+	int step, slot;
+};
+
+/* All that a pass's parameter blocks depend on, beside what never changes in an editor. */
+static struct pass_key pass_key(const struct pass_run *run)
 {
-	const struct dit_pass pass = pass_of(e, e->slot, step);
+	const struct editor *e = run->editor;
+	const struct cache *cache = &e->cache;
+	const bool redo = run->kind == PASS_REDO;
+	const int64_t chunk = cache->chunks - redo;
+
+	return (struct pass_key){
+		.kind = run->kind,
+		.entry = run->step,
+		.slot = run->slot,
+		.set = cache->current,
+		.frames = e->frames[run->slot],
+		.history = (int)MIN_OF(chunk, 2),
+		.sink_frames = cache->sink_frames,
+		.window_frames = cache->window_frames[redo ? !cache->current : cache->current],
+		.text_rows = e->text.rows,
+	};
+}
+
+static void denoise_ops(void *argument, struct op_context *op)
+{
+	const struct pass_run *run = argument;
+	struct editor *e = run->editor;
+	const struct dit_pass pass = pass_of(e, run->slot, run->step);
 
 	dit_run(&pass, op);
 	OP(op, euler_step,
-	   { .x = e->latent[e->slot],
+	   { .x = e->latent[run->slot],
 	     .v = e->scratch.velocity,
-	     .step = e->steps + step,
-	     .count = latent_count(e, e->slot) });
+	     .step = e->steps + run->step,
+	     .count = latent_count(e, run->slot) });
+}
+
+static void save_ops(void *argument, struct op_context *op)
+{
+	const struct pass_run *run = argument;
+	struct editor *e = run->editor;
+	const bool redo = run->kind == PASS_REDO;
+	const struct dit_pass pass = cache_pass_of(e, run->slot, redo);
+
+	op_zero(op, e->flags, sizeof(*e->flags));
+	dit_run(&pass, op);
+	if (e->probe)
+		e->probe(e->probe_context, e, false);
+	cache_check(&e->cache, op, redo, e->frames[run->slot], e->options.health_limit, e->flags);
+}
+
+static void pass_run(struct pass_run *run, struct op_context *op)
+{
+	struct editor *e = run->editor;
+	const struct pass_key key = pass_key(run);
+	void (*ops)(void *, struct op_context *) = run->kind == PASS_DENOISE ? denoise_ops :
+									       save_ops;
+
+	/* Taps and probes look at what an op has just done. */
+	if (e->tap || e->probe)
+		ops(run, op);
+	else
+		pass_graph_run(&e->graphs, op, &key, ops, run);
+}
+
+int editor_denoise(struct editor *e, struct op_context *op, int step)
+{
+	struct pass_run run = { e, PASS_DENOISE, step, e->slot };
+
+	pass_run(&run, op);
 	return op->status;
 }
 
@@ -321,13 +394,9 @@ void editor_drop(struct editor *e)
 
 static int save_pass(struct editor *e, struct op_context *op, bool redo, int slot)
 {
-	const struct dit_pass pass = cache_pass_of(e, slot, redo);
+	struct pass_run run = { e, redo ? PASS_REDO : PASS_SAVE, e->stream->steps, slot };
 
-	op_zero(op, e->flags, sizeof(*e->flags));
-	dit_run(&pass, op);
-	if (e->probe)
-		e->probe(e->probe_context, e, false);
-	cache_check(&e->cache, op, redo, e->frames[slot], e->options.health_limit, e->flags);
+	pass_run(&run, op);
 	return flags_read(e, op);
 }
 

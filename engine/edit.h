@@ -8,6 +8,7 @@
 #pragma once
 
 #include "engine/dit.h"
+#include "engine/pass_graph.h"
 
 enum { EDITOR_HOST_ROTATIONS = MODEL_MAX_CHUNK_LATENTS * 512 };
 
@@ -45,6 +46,7 @@ struct editor {
 	uint32_t host_flags;
 	const struct dit_tap *tap; /* NULL in a stream */
 	uint64_t rebases;	   /* counter */
+	struct pass_graphs graphs;
 	/* Tests: called before latents (latent true) or a cache pass's results are checked. */
 	void (*probe)(void *context, struct editor *editor, bool latent);
 	void *probe_context;
@@ -66,6 +68,9 @@ void editor_plan(struct editor *editor, struct op_context *context);
 
 /* Once after the arena is placed: spatial rotations, step sizes. */
 int editor_prepare(struct editor *editor, struct op_context *context, uint64_t seed);
+
+/* Before the back end closes. */
+void editor_finish(struct editor *editor, const struct backend *backend);
 
 /* No history; the prompt stays. */
 void editor_reset(struct editor *editor);

@@ -349,6 +349,7 @@ struct sana_stream *sana_stream_close(struct sana_stream *stream)
 	backend = &stream->model->backend;
 	if (stream->queue) {
 		(void)backend->table->queue_wait(backend->device, stream->queue);
+		editor_finish(&stream->editor, backend);
 		backend->table->queue_destroy(backend->device, stream->queue);
 	}
 	if (stream->block)
