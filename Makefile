@@ -43,7 +43,7 @@ endif
 
 MODULES = openblas jansson sentencepiece nettle zlib \
 	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev \
-	libsystemd libconfig libpng
+	libsystemd libconfig icu-i18n icu-uc libpng
 TEST_MODULES = cmocka
 DEMO_MODULES = cairo
 MODULE_FLAGS := $(patsubst -I%,-isystem%,$(shell pkg-config --cflags $(MODULES) $(TEST_MODULES) \

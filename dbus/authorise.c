@@ -1,0 +1,233 @@
+/* Who may change something: polkit's answer, or a rule of our own where there is no polkit. */
+#include "base/log.h"
+#include "base/util.h"
+#include "dbus/bus_private.h"
+#include "dbus/error.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <unistd.h>
+
+static const uint64_t polkit_timeout_usec = 120 * 1000000ull; /* a person may type a password */
+
+struct caller *bus_caller(struct bus *bus, sd_bus_message *message)
+{
+	const char *sender = sd_bus_message_get_sender(message);
+	uint64_t now = 0;
+	sd_bus_creds *creds = NULL;
+	struct caller *caller;
+	uid_t uid;
+	pid_t pid;
+
+	(void)sd_event_now(bus->options.event, CLOCK_MONOTONIC, &now);
+	caller = callers_find(&bus->callers, sender ? sender : "?", (int64_t)now * 1000);
+	if (caller->looked_up)
+		return caller;
+	caller->looked_up = true;
+	caller->uid = caller->pid = -1;
+	if (sd_bus_query_sender_creds(message, SD_BUS_CREDS_EUID | SD_BUS_CREDS_PID, &creds) < 0)
+		return caller;
+	if (sd_bus_creds_get_euid(creds, &uid) >= 0)
+		caller->uid = (int64_t)uid;
+	if (sd_bus_creds_get_pid(creds, &pid) >= 0)
+		caller->pid = pid;
+	(void)sd_bus_creds_unref(creds);
+	return caller;
+}
+
+void bus_audit(struct bus *bus, sd_bus_message *message, const char *decision, const char *reason,
+	       const char *argument, uint64_t ticket)
+{
+	const struct caller *caller = bus_caller(bus, message);
+	const char *sender = sd_bus_message_get_sender(message);
+
+	if (bus->options.audit)
+		bus->options.audit(bus->options.context,
+				   &(struct bus_verdict){
+					   .method = sd_bus_message_get_member(message),
+					   .sender = sender ? sender : "",
+					   .uid = caller->uid,
+					   .pid = caller->pid,
+					   .decision = decision,
+					   .reason = reason,
+					   .argument = argument,
+					   .ticket = ticket,
+				   });
+}
+
+static bool in_group(uid_t uid, const char *name)
+{
+	enum { GROUPS = 256, TEXT_BYTES = 16384 };
+	char text[TEXT_BYTES];
+	struct passwd passwd, *user = NULL;
+	struct group group, *found = NULL;
+	gid_t list[GROUPS], wanted;
+	int count = GROUPS;
+
+	if (!*name || getgrnam_r(name, &group, text, sizeof(text), &found) != 0 || !found)
+		return false;
+	wanted = found->gr_gid;
+	if (getpwuid_r(uid, &passwd, text, sizeof(text), &user) != 0 || !user)
+		return false;
+	if (getgrouplist(user->pw_name, user->pw_gid, list, &count) < 0)
+		return false;
+	for (int i = 0; i < count; i++)
+		if (list[i] == wanted)
+			return true;
+	return false;
+}
+
+/* Without polkit: root, our own user, the group. Never everybody. */
+static bool allowed_here(struct bus *bus, sd_bus_message *message)
+{
+	const struct caller *caller = bus_caller(bus, message);
+
+	if (caller->uid < 0)
+		return false;
+	return caller->uid == 0 || caller->uid == (int64_t)geteuid() ||
+	       in_group((uid_t)caller->uid, bus->group);
+}
+
+static int refuse(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
+{
+	bus->counters.not_authorized++;
+	bus_audit(bus, message, "not-authorized", "", "", 0);
+	return bus_error_say(error, "NotAuthorized",
+			     "You may not do this: be root or a member of the group \"%s\", or let "
+			     "polkit allow it.",
+			     bus->group);
+}
+
+static int decide_here(struct bus *bus, sd_bus_message *message, bus_action action,
+		       sd_bus_error *error)
+{
+	return allowed_here(bus, message) ? action(bus, message, error) :
+					    refuse(bus, message, error);
+}
+
+static void pending_free(struct bus_pending *pending)
+{
+	pending->message = sd_bus_message_unref(pending->message);
+	pending->slot = sd_bus_slot_unref(pending->slot);
+}
+
+void bus_pending_drop(struct bus *bus)
+{
+	for (int i = 0; i < BUS_PENDING; i++)
+		pending_free(&bus->pending[i]);
+}
+
+/* Polkit is not installed, or its bus name cannot be had. */
+static bool polkit_is_missing(const sd_bus_error *error)
+{
+	static const char *const names[] = {
+		SD_BUS_ERROR_SERVICE_UNKNOWN,
+		SD_BUS_ERROR_NAME_HAS_NO_OWNER,
+		"org.freedesktop.DBus.Error.Spawn.ServiceNotFound",
+		"org.freedesktop.systemd1.NoSuchUnit",
+		"org.freedesktop.systemd1.UnitMasked",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (sd_bus_error_has_name(error, names[i]))
+			return true;
+	return false;
+}
+
+static int answer_read(sd_bus_message *reply, bool *ret_authorised)
+{
+	int authorised = 0, challenge = 0;
+	int r = sd_bus_message_enter_container(reply, 'r', "bba{ss}");
+
+	if (r >= 0)
+		r = sd_bus_message_read(reply, "bb", &authorised, &challenge);
+	*ret_authorised = r >= 0 && authorised;
+	return r;
+}
+
+/* Runs the kept call, or refuses it, and sends what it says. */
+static int on_answer(sd_bus_message *reply, void *context, sd_bus_error *unused)
+{
+	struct bus_pending *pending = context;
+	struct bus *bus = pending->bus;
+	sd_bus_message *message = pending->message;
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	bool authorised = false;
+	int r;
+
+	(void)unused;
+	pending->message = NULL; /* the place is free for what follows from the action */
+	if (!sd_bus_message_is_method_error(reply, NULL)) {
+		(void)answer_read(reply, &authorised);
+		r = authorised ? pending->action(bus, message, &error) :
+				 refuse(bus, message, &error);
+	} else if (polkit_is_missing(sd_bus_message_get_error(reply))) {
+		if (!bus->no_polkit)
+			log_notice("There is no polkit: root, this service's user and the group "
+				   "\"%s\" may control the stream.",
+				   bus->group);
+		bus->no_polkit = true;
+		r = decide_here(bus, message, pending->action, &error);
+	} else {
+		log_warning("polkit does not answer: %s", sd_bus_message_get_error(reply)->message);
+		r = decide_here(bus, message, pending->action, &error);
+	}
+	if (r < 0 || sd_bus_error_is_set(&error))
+		(void)sd_bus_reply_method_errno(message, r < 0 ? -r : EIO, &error);
+	sd_bus_error_free(&error);
+	(void)sd_bus_message_unref(message);
+	pending->slot = sd_bus_slot_unref(pending->slot);
+	return 1;
+}
+
+static struct bus_pending *pending_take(struct bus *bus)
+{
+	for (int i = 0; i < BUS_PENDING; i++)
+		if (!bus->pending[i].message && !bus->pending[i].slot)
+			return &bus->pending[i];
+	return NULL;
+}
+
+static int polkit_call(struct bus_pending *pending, const char *polkit_action, bool interactive)
+{
+	const char *sender = sd_bus_message_get_sender(pending->message);
+	sd_bus_message *call = NULL;
+	int r;
+
+	r = sd_bus_message_new_method_call(pending->bus->connection, &call,
+					   "org.freedesktop.PolicyKit1",
+					   "/org/freedesktop/PolicyKit1/Authority",
+					   "org.freedesktop.PolicyKit1.Authority",
+					   "CheckAuthorization");
+	if (r >= 0)
+		r = sd_bus_message_append(call, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name",
+					  "s", sender, polkit_action, 0,
+					  interactive ? UINT32_C(1) : UINT32_C(0), "");
+	if (r >= 0)
+		r = sd_bus_call_async(pending->bus->connection, &pending->slot, call, on_answer,
+				      pending, polkit_timeout_usec);
+	(void)sd_bus_message_unref(call);
+	return r;
+}
+
+int bus_authorise(struct bus *bus, sd_bus_message *message, const char *polkit_action,
+		  bus_action action, sd_bus_error *error)
+{
+	struct bus_pending *pending;
+
+	/* Root needs nobody's leave, and gets on without polkit. */
+	if (bus->options.session || bus_caller(bus, message)->uid == 0)
+		return decide_here(bus, message, action, error);
+	pending = pending_take(bus);
+	if (!pending)
+		return bus_error_say(error, "Busy", "Too many calls wait for polkit; call again.");
+	*pending = (struct bus_pending){ .bus = bus,
+					 .message = sd_bus_message_ref(message),
+					 .action = action };
+	if (polkit_call(pending, polkit_action,
+			sd_bus_message_get_allow_interactive_authorization(message) > 0) >= 0)
+		return 1;
+	pending_free(pending);
+	return decide_here(bus, message, action, error);
+}
