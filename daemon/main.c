@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "daemon/hotplug.h"
 #include "daemon/main_config.h"
+#include "daemon/main_door.h"
 #include "daemon/main_journal.h"
 #include "daemon/notify.h"
 
@@ -48,6 +49,7 @@ struct daemon {
 	struct main_config *config; /* of the start: the devices' threads have its strings in use */
 	struct main_config *reloaded; /* or NULL */
 	struct live_stream *stream;
+	struct main_door door;
 	struct hotplug *hotplug;
 	sd_event *event;
 	uint64_t progress;
@@ -153,8 +155,10 @@ static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *co
 	(void)source;
 	(void)fd;
 	(void)revents;
-	while (live_stream_next_event(d->stream, &event))
+	while (live_stream_next_event(d->stream, &event)) {
+		bus_tell(d->door.bus, &event);
 		any = true;
+	}
 	if (!d->ready && live_stream_is_ready(d->stream)) {
 		d->ready = true;
 		notify_ready();
@@ -238,21 +242,32 @@ static int reload(void *context, struct live_stream_config *ret, struct sana_err
 {
 	struct daemon *d = context;
 	struct settings_report report = { 0 };
-	struct main_config *config;
+	struct main_config *config = NULL;
 	int r;
 
 	r = main_config_load(d->options.config, &config, &report, error);
 	for (int i = 0; i < report.kept; i++)
 		log_warning("%s", report.text[i]);
 	settings_report_finish(&report);
-	if (r < 0)
+	if (r >= 0)
+		r = main_door_update(&d->door, config, error);
+	if (r < 0) {
+		(void)main_config_free(config);
 		return r;
+	}
 	(void)settings_compare(d->config->settings, config->settings, log_restart_key, NULL);
 	(void)main_config_free(d->reloaded);
 	d->reloaded = config;
 	log_set_level(config->log_level);
 	*ret = config->stream;
 	return 0;
+}
+
+static int check_prompt(void *context, const char *text, struct sana_error *error)
+{
+	struct daemon *d = context;
+
+	return guard_check_prompt(d->door.guard, text, error);
 }
 
 /* They are blocked in all threads (start_again). */
@@ -276,6 +291,7 @@ static int stream_create(struct daemon *d, struct sana_error *error)
 		.config = d->config->stream,
 		.list_sources = main_devices_list_sources,
 		.list_sinks = main_devices_list_sinks,
+		.check_prompt = check_prompt,
 		.reload = d->options.config ? reload : NULL,
 		.context = d,
 	};
@@ -303,12 +319,26 @@ static int sources_add(struct daemon *d)
 	return sd_event_add_io(d->event, NULL, hotplug_fd(d->hotplug), EPOLLIN, on_hotplug, d);
 }
 
+/* The installed file, where no other is named and it is there. */
+static void config_default(struct options *options)
+{
+	static char path[256];
+
+	if (options->config)
+		return;
+	(void)snprintf(path, sizeof(path), "/etc/sana-streamd/%.64s.conf",
+		       options->instance ? options->instance : "sana-streamd");
+	if (access(path, F_OK) == 0)
+		options->config = path;
+}
+
 static int daemon_run(struct daemon *d)
 {
 	struct settings_report report = { 0 };
 	struct sana_error error = { 0 };
 	int r;
 
+	config_default(&d->options);
 	r = main_config_load(d->options.config, &d->config, &report, &error);
 	for (int i = 0; i < report.kept; i++)
 		log_error("%s", report.text[i]);
@@ -323,7 +353,9 @@ static int daemon_run(struct daemon *d)
 		log_error("No event loop: %s.", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	if (stream_create(d, &error) < 0) {
+	if (main_door_guard(&d->door, d->config, &error) < 0 || stream_create(d, &error) < 0 ||
+	    main_door_bus(&d->door, d->config, d->stream, d->event, d->options.instance,
+			  d->options.session, &error) < 0) {
 		log_error("%s", error.text);
 		return EXIT_FAILURE;
 	}
@@ -375,6 +407,7 @@ int main(int count, char **arguments)
 	start_again(arguments);
 	(void)main_journal_use();
 	status = daemon_run(&d);
+	main_door_close(&d.door);
 	d.stream = live_stream_destroy(d.stream);
 	d.hotplug = hotplug_destroy(d.hotplug);
 	d.event = sd_event_unref(d.event);
