@@ -5,6 +5,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VERSION := $(shell cat VERSION)
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
 SECONDS ?= 60
 JOBS ?= $(shell nproc)
 
@@ -164,6 +165,7 @@ $(BUILD)/flags $(BUILD)/members: FORCE
 	@printf '%s\n' '$(TEXT)' | cmp -s - $@ || printf '%s\n' '$(TEXT)' >$@
 
 $(OBJ)/kernels/cpu/%.c.o: C_FLAGS += $(CPU_FLAGS)
+$(OBJ)/daemon/main.c.o: C_FLAGS += -DSANA_SYSCONFDIR=\"$(SYSCONFDIR)\"
 $(OBJ)/kernels/cuda/%.c.o: C_FLAGS += $(CUDA_INCLUDE)
 
 $(FATBINS)/%.fatbin: kernels/cuda/%.cu Makefile
@@ -304,7 +306,6 @@ lint: ## formatting, arrows, cppcheck, shellcheck, file length
 
 SHARE = $(DESTDIR)$(PREFIX)/share
 DEMO = $(SHARE)/sana-streamd/models/demo
-SYSCONFDIR ?= /etc
 # Where systemd, udev, the bus and polkit look: they say so, whatever PREFIX is.
 # $(call ask,package,variable,where it is if nobody says)
 ask = $(or $(shell pkg-config --variable=$(2) $(1) 2>/dev/null),$(3))

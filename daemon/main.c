@@ -11,6 +11,7 @@
 #include "daemon/main_journal.h"
 #include "daemon/notify.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -30,8 +31,9 @@ static const char usage[] =
 	"\n"
 	"Edits live video by a text prompt: a camera in, a virtual camera or display out.\n"
 	"\n"
-	"  --config FILE          configuration (default /etc/sana-streamd/sana-streamd.conf,\n"
-	"                         with --instance NAME /etc/sana-streamd/NAME.conf)\n"
+	"  --config FILE          configuration (default " SANA_SYSCONFDIR
+	"/sana-streamd/NAME.conf,\n"
+	"                         NAME being the instance's or sana-streamd; without one: defaults)\n"
 	"  --check-config FILE    report all mistakes of a configuration and exit\n"
 	"  --instance NAME        one of several daemons: bus name org.sana.Stream1.NAME\n"
 	"  --session              the bus of the session instead of the system's\n"
@@ -40,6 +42,7 @@ static const char usage[] =
 
 struct options {
 	const char *config, *check, *instance;
+	char standard_config[512]; /* what `config` points to when none was given */
 	bool session;
 	uint64_t hang_after;
 };
@@ -115,6 +118,37 @@ static int options_parse(int count, char **arguments, struct options *ret)
 		(void)fprintf(stderr, "sana-streamd: unexpected argument: %s\n", arguments[optind]);
 		return -EINVAL;
 	}
+	return 0;
+}
+
+/* A name of its own on the bus and in file names. */
+static bool instance_is_good(const char *name)
+{
+	const size_t length = strlen(name);
+
+	for (const char *c = name; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '_')
+			return false;
+	return length > 0 && length < 64 && !isdigit((unsigned char)name[0]);
+}
+
+/* The standard file is read where it is; where it is not, defaults hold. */
+static int options_finish(struct options *o)
+{
+	if (o->instance && !instance_is_good(o->instance)) {
+		(void)fprintf(stderr,
+			      "sana-streamd: --instance %s: a name has letters, digits and '_', at "
+			      "most 63, no digit first.\n",
+			      o->instance);
+		return -EINVAL;
+	}
+	if (o->config)
+		return 0;
+	(void)snprintf(o->standard_config, sizeof(o->standard_config),
+		       SANA_SYSCONFDIR "/sana-streamd/%s.conf",
+		       o->instance ? o->instance : "sana-streamd");
+	if (access(o->standard_config, F_OK) == 0)
+		o->config = o->standard_config;
 	return 0;
 }
 
@@ -397,6 +431,8 @@ int main(int count, char **arguments)
 	int status;
 
 	status = options_parse(count, arguments, &d.options);
+	if (status == 0)
+		status = options_finish(&d.options);
 	if (status != 0) {
 		if (status < 0)
 			(void)fputs(usage, stderr);

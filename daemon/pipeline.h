@@ -80,7 +80,7 @@ struct pipeline_engine {
 	int (*set_prompt)(struct sana_stream *stream, struct sana_prompt *prompt,
 			  enum sana_prompt_switch mode, uint64_t *ret_ticket,
 			  struct sana_error *error);
-	void (*request_reset)(struct sana_stream *stream);
+	void (*discard)(struct sana_stream *stream);
 	int (*push)(struct sana_stream *stream, const struct sana_picture *picture,
 		    int64_t timestamp_ns, struct sana_error *error);
 	int (*step)(struct sana_stream *stream, enum sana_stage *ret_stage,

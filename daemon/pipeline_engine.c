@@ -27,7 +27,7 @@ const struct pipeline_engine pipeline_engine_sana = {
 	.stream_open = sana_stream_open,
 	.stream_close = sana_stream_close,
 	.set_prompt = sana_stream_set_prompt,
-	.request_reset = sana_stream_request_reset,
+	.discard = sana_stream_discard,
 	.push = sana_stream_push,
 	.step = sana_stream_step,
 	.pull = sana_stream_pull,
@@ -331,7 +331,7 @@ static int frame_push(struct pipeline *p, struct frame *frame, struct sana_error
 		return 1;
 	}
 	if (atomic_exchange(&e->reset, false))
-		api(p)->request_reset(e->stream);
+		api(p)->discard(e->stream);
 	return api(p)->push(e->stream, &picture, frame->capture_ns, error);
 }
 

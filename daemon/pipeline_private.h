@@ -162,7 +162,7 @@ struct sink_slot {
 	struct mailbox mailbox;
 	struct media_sink *sink;
 	struct backoff backoff;
-	int64_t last_timestamp_ns;
+	int64_t origin_ns, last_timestamp_ns; /* of the first and the last frame since it is open */
 	bool held_back; /* the last write was refused for now */
 	atomic_bool open, watched;
 	atomic_uint_fast64_t frames, dropped, opens;

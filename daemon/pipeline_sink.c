@@ -83,7 +83,7 @@ static int sink_open(struct sink_slot *s, struct sana_error *error)
 		.threads = 1,
 	};
 
-	s->last_timestamp_ns = -1;
+	s->origin_ns = s->last_timestamp_ns = -1;
 	return p->options.devices.open_sink(p->options.devices.context, &wish, &s->sink, error);
 }
 
@@ -128,9 +128,12 @@ static void sink_write(struct sink_slot *s, const struct mail *mail)
 
 	if (mail->timestamp_ns <= s->last_timestamp_ns)
 		return;
+	/* A recording begins at its own beginning. */
+	if (s->origin_ns < 0)
+		s->origin_ns = mail->timestamp_ns;
 	s->last_timestamp_ns = mail->timestamp_ns;
-	r = media_sink_write(s->sink, frame->rgb, frame_row_bytes(frame), mail->timestamp_ns, 0,
-			     &error);
+	r = media_sink_write(s->sink, frame->rgb, frame_row_bytes(frame),
+			     mail->timestamp_ns - s->origin_ns, 0, &error);
 	if (r == -EAGAIN) {
 		/* Counted once for as long as it lasts. */
 		if (!s->held_back)

@@ -201,6 +201,13 @@ struct sana_picture {
 int sana_stream_push(struct sana_stream *stream, const struct sana_picture *picture,
 		     int64_t timestamp_ns, struct sana_error *error);
 
+/*
+ * What was pushed and is not being edited yet is dropped, and the next frame begins a new history: for a
+ * source that was lost or changed, whose next picture has nothing to do with the last. Edited frames on
+ * their way still come out. A prompt that waits is kept.
+ */
+void sana_stream_discard(struct sana_stream *stream);
+
 /* No more frames: what is pending is completed by repeating the last frame, whose copies are not
  * given out. Nothing pushed: nothing comes out. */
 int sana_stream_finish(struct sana_stream *stream, struct sana_error *error);

@@ -121,6 +121,17 @@ static void fill_abandon(struct sana_stream *stream)
 	stream->restart = true;
 }
 
+void sana_stream_discard(struct sana_stream *stream)
+{
+	const int frames = MIN_OF(stream->fill.frames, stream->tag_count);
+
+	/* The newest tags; those in front may be of a chunk that is being edited. */
+	stream->tag_count -= frames;
+	stream->fill.frames = 0;
+	count(stream, &stream->statistics.frames_dropped, (uint64_t)frames);
+	fill_abandon(stream);
+}
+
 /* Frames decoded and not pulled yet. */
 static void output_drop(struct sana_stream *stream)
 {

@@ -28,7 +28,6 @@ struct sana_stream {
 	int filled, running, next; /* next: to be pulled */
 	enum sana_stage phase;
 	bool first, announce;
-	atomic_bool reset;
 	uint64_t chunk, frame, ticket, last_ticket, pending;
 	int64_t last_ns;
 	struct sana_statistics statistics;
@@ -170,9 +169,11 @@ static int set_prompt(struct sana_stream *s, struct sana_prompt *prompt,
 	return 0;
 }
 
-static void request_reset(struct sana_stream *s)
+static void discard(struct sana_stream *s)
 {
-	atomic_store(&s->reset, true);
+	s->filled = 0;
+	s->first = true;
+	atomic_fetch_add(&fake_engine.resets, 1);
 }
 
 static int chunk_size(const struct sana_stream *s)
@@ -187,10 +188,6 @@ static int push(struct sana_stream *s, const struct sana_picture *picture, int64
 		return sana_error_set(error, -EINVAL, "stream.order", "Not in order.");
 	if (!s->last_ticket)
 		return sana_error_set(error, -EINVAL, "stream.prompt", "No prompt.");
-	if (s->filled == 0 && atomic_exchange(&s->reset, false)) {
-		s->first = true;
-		atomic_fetch_add(&fake_engine.resets, 1);
-	}
 	if (s->filled == chunk_size(s))
 		return 0;
 	for (int y = 0; y < s->height; y++)
@@ -282,7 +279,7 @@ const struct pipeline_engine fake_engine_api = {
 	.stream_open = stream_open,
 	.stream_close = stream_close,
 	.set_prompt = set_prompt,
-	.request_reset = request_reset,
+	.discard = discard,
 	.push = push,
 	.step = step,
 	.pull = pull,

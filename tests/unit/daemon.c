@@ -40,7 +40,8 @@ struct process {
 	bool extended_first;
 };
 
-static const char config[] = "model = { threads = 1; width = 64; height = 48; };\n"
+static const char config[] = "model = { directory = \"%s/models/demo\"; threads = 1; width = 64; "
+			     "height = 48; };\n"
 			     "source = { identity = \"pattern:\"; };\n"
 			     "prompt = { initial = \"invert the colors\"; };\n"
 			     "output = { sinks = [ \"file:%s\" ]; };\n";
@@ -79,14 +80,15 @@ static void process_exec(struct process *p, char *const arguments[])
 
 static void process_start(struct process *p, const char *option, const char *value)
 {
-	char text[1024], path[256], file[256];
+	char text[8192], path[256], file[256], here[4096];
 	char *const arguments[] = { (char *)binary(), "--config",    file, "--session",
 				    (char *)option,   (char *)value, NULL };
 
 	memset(p, 0, sizeof(*p));
 	scratch_create(&p->scratch);
 	(void)snprintf(path, sizeof(path), "%s", scratch_path(&p->scratch, "out.mp4"));
-	(void)snprintf(text, sizeof(text), config, path);
+	assert_non_null(getcwd(here, sizeof(here)));
+	(void)snprintf(text, sizeof(text), config, here, path);
 	scratch_write_text(&p->scratch, "conf", text);
 	(void)snprintf(file, sizeof(file), "%s", scratch_path(&p->scratch, "conf"));
 	notify_open(p);

@@ -111,6 +111,53 @@ static void test_reset_equals_a_fresh_stream(void **state)
 	recording_close(r);
 }
 
+/*
+ * A source that changed in the middle of a chunk: what was pushed of it is dropped, the next frame begins
+ * anew. `editing`: the chunk before is being edited meanwhile, and comes out with its own tags.
+ */
+static void check_discard(const struct stream_fixture *fixture, bool editing)
+{
+	const struct sana_stream_options options = stream_fixture_small();
+	struct recording *r = recording_open(fixture, &options, fixture->prompt_a), *fresh;
+	const int partial = editing ? 1 : 3;
+	enum sana_stage stage = SANA_STAGE_NONE;
+	int before;
+
+	recording_feed_chunks(r, BEFORE);
+	if (editing) {
+		recording_feed(r, FIXTURE_CHUNK_FRAMES - 1);
+		recording_push(r);
+		while (stage != SANA_STAGE_DENOISE)
+			assert_int_equal(sana_stream_step(r->stream, &stage, NULL), 1);
+	}
+	if (editing)
+		recording_push(r);
+	else
+		recording_feed(r, partial);
+	sana_stream_discard(r->stream);
+	recording_settle(r);
+	before = r->frames;
+	assert_int_equal(before + partial, r->pushed);
+	for (int i = 0; i < before; i++)
+		assert_int_equal(r->info[i].frame, i);
+	fresh = fresh_open(fixture, &options, fixture->prompt_a, r->pushed);
+	recording_feed_chunks(fresh, AFTER);
+	recording_feed(r, fresh->frames);
+	print_message("discarded %d frames%s: ", partial, editing ? ", a chunk being edited" : "");
+	recording_assert_same(r, BEFORE + editing, fresh, 0, AFTER);
+	assert_int_equal(r->info[before].frame, before + partial);
+	assert_int_equal(stream_fixture_statistics(r->stream).frames_dropped, partial);
+	assert_int_equal(stream_fixture_statistics(r->stream).resets, 1);
+	recording_close(fresh);
+	recording_close(r);
+}
+
+static void test_discard_equals_a_fresh_stream(void **state)
+{
+	check_discard(*state, false);
+	check_discard(*state, true);
+}
+
 /* The same noise of the caller's serves the new history from its start. */
 static void test_restart_takes_the_noise_from_its_start(void **state)
 {
@@ -398,6 +445,7 @@ int main(void)
 		cmocka_unit_test(test_restart_equals_a_fresh_stream),
 		cmocka_unit_test(test_restart_waits_for_a_whole_chunk),
 		cmocka_unit_test(test_reset_equals_a_fresh_stream),
+		cmocka_unit_test(test_discard_equals_a_fresh_stream),
 		cmocka_unit_test(test_restart_takes_the_noise_from_its_start),
 		cmocka_unit_test(test_keep_keeps_the_carried_state),
 		cmocka_unit_test(test_recache_with_the_same_prompt_changes_nothing),
