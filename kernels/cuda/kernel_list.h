@@ -8,6 +8,8 @@
 #define CUDA_FAMILIES(X) \
 	X(weights) \
 	X(peak) \
+	X(attention) \
+	X(gdn) \
 	X(norm) \
 	X(elementwise) \
 	X(mixffn) \
@@ -21,6 +23,21 @@
 #define CUDA_KERNELS(X) \
 	X(weights, weights_pack) \
 	X(peak, peak_mma) \
+	X(attention, attention_32) \
+	X(attention, attention_80) \
+	X(attention, attention_112) \
+	X(attention, attention_any) \
+	X(gdn, gdn_mean) \
+	X(gdn, gdn_beta) \
+	X(gdn, gdn_decay) \
+	X(gdn, gdn_normalise) \
+	X(gdn, gdn_sums_32) \
+	X(gdn, gdn_sums_80) \
+	X(gdn, gdn_sums_112) \
+	X(gdn, gdn_scan) \
+	X(gdn, gdn_read_32) \
+	X(gdn, gdn_read_80) \
+	X(gdn, gdn_read_112) \
 	X(norm, layer_norm_modulate) \
 	X(norm, layer_norm_modulate_any) \
 	X(norm, rms_norm) \
@@ -85,10 +102,15 @@
 	X(unpatchify) \
 	X(linear) \
 	X(temporal_conv) \
-	X(conv3d)
+	X(conv3d) \
+	X(attention) \
+	X(gdn_gates) \
+	X(gdn)
 
 #define CUDA_OPS_WITH_WORKSPACE(X) \
-	X(conv3d)
+	X(conv3d) \
+	X(gdn_gates) \
+	X(gdn)
 /* clang-format on */
 
 enum cuda_family {

@@ -1,0 +1,224 @@
+/* Launchers of the gated delta rule. */
+#include "kernels/cuda/gdn.h"
+
+#include <math.h>
+
+#include "kernels/cuda/device.h"
+
+/* ---------------------------------------------------------------------------------------- gates */
+
+size_t cuda_workspace_gdn_gates(const struct kernel_device *device, const void *params)
+{
+	const struct kernel_gdn_gates *op = params;
+	size_t used = 0;
+
+	(void)device;
+	(void)cuda_reserve(&used, sizeof(float) * (size_t)op->frames * (size_t)op->channels);
+	return used;
+}
+
+static bool gate_fits(const struct kernel_gdn_gates *op, const struct kernel_weight *w)
+{
+	return w->prepared && w->tap_count == 1 && w->out == op->heads && w->in == op->channels;
+}
+
+int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+{
+	const struct kernel_gdn_gates *op = params;
+	const int tokens = op->frames * op->tokens_per_frame;
+	const size_t rows = sizeof(uint16_t) * GDN_GATE_TOKENS * (size_t)op->channels;
+	const struct gdn_gates_params p = {
+		.u = op->u,
+		.weight_beta = op->weight_beta->prepared,
+		.weight_decay = op->weight_decay->prepared,
+		.bias_beta = op->bias_beta,
+		.bias_decay = op->bias_decay,
+		.a_log = op->a_log,
+		.dt_bias = op->dt_bias,
+		.beta = op->beta,
+		.decay = op->decay,
+		.mean = op->workspace.data,
+		.frames = op->frames,
+		.tokens = op->tokens_per_frame,
+		.channels = op->channels,
+		.heads = op->heads,
+	};
+	struct cuda_launch launch = { .params = &p, .block = { GDN_GATE_THREADS } };
+	int r;
+
+	if (op->frames < 1 || op->tokens_per_frame < 1 || op->channels < 1 || op->heads < 1 ||
+	    !gate_fits(op, op->weight_beta) || !gate_fits(op, op->weight_decay) ||
+	    op->workspace.bytes < cuda_workspace_gdn_gates(device, params))
+		return -EINVAL;
+	launch.kernel = CUDA_KERNEL_gdn_mean;
+	launch.grid[0] = cuda_blocks((size_t)op->channels, GDN_MEAN_CHANNELS);
+	launch.grid[1] = (unsigned int)op->frames;
+	r = cuda_launch(device, queue, &launch);
+	launch.kernel = CUDA_KERNEL_gdn_beta;
+	launch.grid[0] = cuda_blocks((size_t)tokens, GDN_GATE_TOKENS);
+	launch.grid[1] = 1;
+	launch.shared_bytes = (unsigned int)rows;
+	if (r >= 0)
+		r = cuda_launch(device, queue, &launch);
+	launch.kernel = CUDA_KERNEL_gdn_decay;
+	launch.grid[0] = (unsigned int)(op->frames * op->heads);
+	launch.block[0] = 32;
+	launch.shared_bytes = 0;
+	return r < 0 ? r : cuda_launch(device, queue, &launch);
+}
+
+/* ----------------------------------------------------------------------------------- delta rule */
+
+struct gdn_plan {
+	size_t p, a, p_z, b, history, read, z, bytes;
+};
+
+static struct gdn_plan plan_of(const struct kernel_gdn *op)
+{
+	const size_t d = (size_t)op->head_dim;
+	const size_t items = (size_t)op->rope->frames * (size_t)op->heads, matrix = d * d;
+	struct gdn_plan plan = { 0 };
+
+	plan.p = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
+	plan.a = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
+	plan.p_z = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
+	plan.b = cuda_reserve(&plan.bytes, items * d * sizeof(float));
+	plan.history = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
+	plan.read = cuda_reserve(&plan.bytes, items * matrix * sizeof(uint16_t));
+	plan.z = cuda_reserve(&plan.bytes, items * d * sizeof(float));
+	return plan;
+}
+
+size_t cuda_workspace_gdn(const struct kernel_device *device, const void *params)
+{
+	(void)device;
+	return plan_of(params).bytes;
+}
+
+struct gdn_kernels {
+	int head_dim;
+	enum cuda_kernel sums, read;
+};
+
+static const struct gdn_kernels *kernels_of(int head_dim)
+{
+	static const struct gdn_kernels all[] = {
+		{ 32, CUDA_KERNEL_gdn_sums_32, CUDA_KERNEL_gdn_read_32 },
+		{ 80, CUDA_KERNEL_gdn_sums_80, CUDA_KERNEL_gdn_read_80 },
+		{ 112, CUDA_KERNEL_gdn_sums_112, CUDA_KERNEL_gdn_read_112 },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].head_dim == head_dim)
+			return &all[i];
+	return NULL;
+}
+
+static bool aligned(const void *p, size_t ld)
+{
+	return (uintptr_t)p % 16 == 0 && ld % 8 == 0;
+}
+
+static int check(const struct kernel_gdn *op, const struct gdn_plan *plan)
+{
+	const struct kernel_rope *rope = op->rope;
+	const size_t channels = (size_t)op->heads * (size_t)op->head_dim;
+
+	if (op->heads < 1 || rope->frames < 1 || rope->height < 1 || rope->width < 1 ||
+	    rope->pairs_t + rope->pairs_y + rope->pairs_x != op->head_dim / 2 ||
+	    op->ld < channels || !op->state_in != !op->normaliser_in ||
+	    !op->state_out != !op->normaliser_out || op->workspace.bytes < plan->bytes)
+		return -EINVAL;
+	if (!aligned(op->q, op->ld) || !aligned(op->k, op->ld) || !aligned(op->v, op->ld) ||
+	    !aligned(op->gate, op->ld) || !aligned(op->q_norm, 8) || !aligned(op->k_norm, 8))
+		return -ENOTSUP;
+	return 0;
+}
+
+static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan,
+			struct gdn_params *p)
+{
+	const struct kernel_rope *rope = op->rope;
+	const int tokens = rope->height * rope->width;
+
+	*p = (struct gdn_params){
+		.q = op->q,
+		.k = op->k,
+		.v = op->v,
+		.gate = op->gate,
+		.ld = op->ld,
+		.q_norm = op->q_norm,
+		.k_norm = op->k_norm,
+		.beta = op->beta,
+		.decay = op->decay,
+		.rope = { rope->cos_t, rope->sin_t, rope->cos_y, rope->sin_y, rope->cos_x,
+			  rope->sin_x, rope->height, rope->width, rope->pairs_t, rope->pairs_y,
+			  rope->pairs_x },
+		.state_in = op->state_in,
+		.normaliser_in = op->normaliser_in,
+		.state_out = op->state_out,
+		.normaliser_out = op->normaliser_out,
+		.y = op->y,
+		.epsilon = op->epsilon,
+		.kappa = (float)(1.0 / sqrt((double)op->head_dim * tokens)),
+		.frames = rope->frames,
+		.tokens = tokens,
+		.heads = op->heads,
+		.head_dim = op->head_dim,
+		.p = cuda_at(&op->workspace, plan->p),
+		.a = cuda_at(&op->workspace, plan->a),
+		.p_z = cuda_at(&op->workspace, plan->p_z),
+		.b = cuda_at(&op->workspace, plan->b),
+		.history = cuda_at(&op->workspace, plan->history),
+		.read = cuda_at(&op->workspace, plan->read),
+		.z = cuda_at(&op->workspace, plan->z),
+	};
+}
+
+int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+{
+	enum { NORM_THREADS = 128 }; /* ROW_THREADS of row.cuh */
+	const struct kernel_gdn *op = params;
+	const struct gdn_kernels *kernels = kernels_of(op->head_dim);
+	struct gdn_params p;
+	struct gdn_plan plan;
+	unsigned int d, heads, frames;
+	int r;
+
+	if (!kernels || !op->rope)
+		return kernels ? -EINVAL : -ENOTSUP;
+	plan = plan_of(op);
+	r = check(op, &plan);
+	if (r < 0)
+		return r;
+	params_fill(op, &plan, &p);
+	d = (unsigned int)op->head_dim;
+	heads = (unsigned int)op->heads;
+	frames = (unsigned int)p.frames;
+	{
+		const struct cuda_launch phases[] = {
+			{ .kernel = CUDA_KERNEL_gdn_normalise,
+			  .grid = { frames * (unsigned int)p.tokens, 2 },
+			  .block = { NORM_THREADS },
+			  .params = &p },
+			{ .kernel = kernels->sums,
+			  .grid = { heads, frames, 3 },
+			  .block = { 2 * d },
+			  .shared_bytes = GDN_SUMS_SHARED(d),
+			  .params = &p },
+			{ .kernel = CUDA_KERNEL_gdn_scan,
+			  .grid = { cuda_blocks(d, GDN_SCAN_ROWS) + 1, heads },
+			  .block = { GDN_SCAN_THREADS },
+			  .params = &p },
+			{ .kernel = kernels->read,
+			  .grid = { cuda_blocks((size_t)p.tokens, GDN_TOKENS), heads, frames },
+			  .block = { GDN_READ_THREADS },
+			  .shared_bytes = GDN_READ_SHARED(d),
+			  .params = &p },
+		};
+
+		for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]) && r >= 0; i++)
+			r = cuda_launch(device, queue, &phases[i]);
+	}
+	return r;
+}
