@@ -168,9 +168,11 @@ static int sizes_take(struct pipeline *p, struct sana_error *error)
 	const struct stream_config *s = &config.stream;
 	int first, r;
 
-	r = p->model_directory ?
-		    model_config_load(p->model_directory, &config, error) :
-		    model_config_builtin(p->model_shape ? p->model_shape : "", &config, error);
+	if (!p->model_directory && !p->model_shape)
+		return sana_error_set(error, -EINVAL, "model.options",
+				      "There is no model: set model.directory to one.");
+	r = p->model_directory ? model_config_load(p->model_directory, &config, error) :
+				 model_config_builtin(p->model_shape, &config, error);
 	if (r < 0)
 		return r;
 	p->width = stream->width ? stream->width : s->width;

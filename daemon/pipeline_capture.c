@@ -255,7 +255,8 @@ static void capture_live(struct pipeline *p)
 	r = capture_open(p, &error);
 	if (r == 0) {
 		atomic_fetch_add(&c->opens, 1);
-		atomic_store(&c->discontinuity_ns, clock_now_ns());
+		/* A device may have captured already while it was opened. */
+		atomic_store(&c->discontinuity_ns, opened_ns);
 		atomic_store(&p->engine.reset, true);
 		do
 			r = capture_turn(p, &error);
