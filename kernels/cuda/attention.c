@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/device.h"
 
+_Static_assert(ATTENTION_SHARED(112) <= CUDA_PORTABLE_SHARED, "stages of the largest head");
+
 static bool aligned(const void *p, size_t ld, size_t bytes)
 {
 	return (uintptr_t)p % bytes == 0 && ld * 2 % bytes == 0;

@@ -240,6 +240,8 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 }
 
 /* Shared memory of a tile's block, as the kernels lay it out. */
+_Static_assert(CONV3D_SHARED_BYTES(128) <= CUDA_PORTABLE_SHARED, "the larger portable tile");
+
 static unsigned int conv_shared_bytes(const struct conv_plan *plan)
 {
 	const unsigned int n = (unsigned int)plan->tile_channels;

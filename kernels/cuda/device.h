@@ -84,8 +84,9 @@ struct cuda_properties {
 };
 
 enum {
-	CUDA_STAGING_BYTES = 32 << 20, /* of one of the two staging buffers for weights */
-	CUDA_KERNELS_USED = 4,	       /* names remembered of one op's last call */
+	CUDA_STAGING_BYTES = 32 << 20,	 /* of one of the two staging buffers for weights */
+	CUDA_KERNELS_USED = 4,		 /* names remembered of one op's last call */
+	CUDA_PORTABLE_SHARED = 99 << 10, /* bytes of a block on compute capability 12.x */
 };
 
 struct kernel_device {

@@ -5,6 +5,10 @@
 
 #include "kernels/cuda/device.h"
 
+_Static_assert(GDN_SUMS_SHARED(112) <= CUDA_PORTABLE_SHARED &&
+		       GDN_READ_SHARED(112) <= CUDA_PORTABLE_SHARED,
+	       "stages of the largest head");
+
 /* ---------------------------------------------------------------------------------------- gates */
 
 size_t cuda_workspace_gdn_gates(const struct kernel_device *device, const void *params)

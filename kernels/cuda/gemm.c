@@ -25,6 +25,8 @@ enum { NONE = -1 };
 #define RING(rows, columns, depth, stages) \
 	((unsigned int)(2 * ((rows) + (columns)) * (depth) * (stages) + 128))
 
+_Static_assert(RING(128, 256, 32, 4) <= CUDA_PORTABLE_SHARED, "the largest portable tile");
+
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
 	{ { THREE(gemm_wgmma_240x192), NONE },
