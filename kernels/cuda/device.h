@@ -14,6 +14,7 @@
 
 #include <cuda.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "kernels/cuda/kernel_list.h"
@@ -106,7 +107,7 @@ struct kernel_device {
 		enum cuda_kernel kernel[CUDA_KERNELS_USED];
 		int count;
 	} used[KERNEL_OP_COUNT];
-	enum kernel_op running; /* whose launches are being remembered */
+	pthread_mutex_t used_lock; /* of `used`: each queue may have a thread of its own */
 	char used_text[256];
 	void *blas; /* state of an optional matrix library; owned by gemm.c */
 };
@@ -115,6 +116,7 @@ struct kernel_queue {
 	CUstream stream;
 	CUevent event; /* for queue_after */
 	int priority;
+	enum kernel_op running; /* whose launches are being remembered; KERNEL_OP_COUNT: nobody's */
 };
 
 /* Makes the device's context current on the calling thread; cheap. */

@@ -8,16 +8,18 @@ int cuda_enter(struct kernel_device *device)
 	return cuda_status(device->driver.cuCtxSetCurrent(device->context));
 }
 
-static void remember(struct kernel_device *device, enum cuda_kernel kernel)
+static void remember(struct kernel_device *device, enum kernel_op op, enum cuda_kernel kernel)
 {
-	const enum kernel_op op = device->running;
+	bool known = false;
 
-	if ((unsigned int)op >= KERNEL_OP_COUNT || device->used[op].count == CUDA_KERNELS_USED)
+	if ((unsigned int)op >= KERNEL_OP_COUNT)
 		return;
+	(void)pthread_mutex_lock(&device->used_lock);
 	for (int i = 0; i < device->used[op].count; i++)
-		if (device->used[op].kernel[i] == kernel)
-			return;
-	device->used[op].kernel[device->used[op].count++] = kernel;
+		known |= device->used[op].kernel[i] == kernel;
+	if (!known && device->used[op].count < CUDA_KERNELS_USED)
+		device->used[op].kernel[device->used[op].count++] = kernel;
+	(void)pthread_mutex_unlock(&device->used_lock);
 }
 
 static unsigned int at_least_one(unsigned int n)
@@ -51,7 +53,7 @@ int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
 	if (!launch->grid[0] || !launch->block[0] ||
 	    launch->shared_bytes > (unsigned int)device->function_shared[launch->kernel])
 		return -EINVAL;
-	remember(device, launch->kernel);
+	remember(device, queue->running, launch->kernel);
 	return cuda_status(device->driver.cuLaunchKernelEx(
 		&config, device->function[launch->kernel], params, NULL));
 }

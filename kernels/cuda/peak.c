@@ -10,7 +10,7 @@ int cuda_tensor_peak(struct kernel_device *device, struct kernel_queue *queue, d
 				       .rounds = PEAK_ROUNDS };
 	int r = cuda_enter(device);
 
-	device->running = KERNEL_OP_COUNT;
+	queue->running = KERNEL_OP_COUNT;
 	if (r >= 0)
 		r = cuda_launch(device, queue,
 				&(struct cuda_launch){

@@ -37,7 +37,7 @@ static int cuda_open(const struct kernel_device_options *options, char *text, si
 
 	if (!device)
 		return -ENOMEM;
-	device->running = KERNEL_OP_COUNT;
+	(void)pthread_mutex_init(&device->used_lock, NULL);
 	r = cuda_device_open(device, options->device_index, text, text_bytes);
 	if (r >= 0) {
 		device->properties.has_wgmma &= !options->portable;
@@ -71,6 +71,7 @@ static void cuda_close(struct kernel_device *device)
 		}
 	}
 	cuda_device_close(device);
+	(void)pthread_mutex_destroy(&device->used_lock);
 	free(device);
 }
 
@@ -136,6 +137,7 @@ static int cuda_queue_create(struct kernel_device *device, int priority, struct 
 
 	if (!queue)
 		return -ENOMEM;
+	queue->running = KERNEL_OP_COUNT;
 	r = cuda_enter(device);
 	if (r >= 0)
 		r = cuda_status(device->driver.cuCtxGetStreamPriorityRange(&least, &greatest));
@@ -321,14 +323,24 @@ static const char *cuda_kernels_used(struct kernel_device *device, enum kernel_o
 	device->used_text[0] = '\0';
 	if ((unsigned int)op >= KERNEL_OP_COUNT)
 		return device->used_text;
+	(void)pthread_mutex_lock(&device->used_lock);
 	for (int i = 0; i < device->used[op].count && used < sizeof(device->used_text); i++)
 		used += (size_t)snprintf(device->used_text + used, sizeof(device->used_text) - used,
 					 "%s%s", i ? "+" : "",
 					 cuda_kernel_name(device->used[op].kernel[i]));
+	(void)pthread_mutex_unlock(&device->used_lock);
 	return device->used_text;
 }
 
 /* ----------------------------------------------------------------------------------- the ops */
+
+static void op_begin(struct kernel_device *device, struct kernel_queue *queue, enum kernel_op op)
+{
+	queue->running = op;
+	(void)pthread_mutex_lock(&device->used_lock);
+	device->used[op].count = 0;
+	(void)pthread_mutex_unlock(&device->used_lock);
+}
 
 /* What every op does around its launcher: the context, and which kernels it used. */
 #define X(name)                                                                        \
@@ -337,8 +349,7 @@ static const char *cuda_kernels_used(struct kernel_device *device, enum kernel_o
 	{                                                                              \
 		const int r = cuda_enter(device);                                      \
                                                                                        \
-		device->running = KERNEL_OP_##name;                                    \
-		device->used[KERNEL_OP_##name].count = 0;                              \
+		op_begin(device, queue, KERNEL_OP_##name);                             \
 		return r < 0 ? r : cuda_run_##name(device, params, queue);             \
 	}
 CUDA_OPS(X)

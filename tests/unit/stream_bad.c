@@ -57,6 +57,29 @@ static void test_model_options(void **state)
 	(void)refused_model(&many, "backend.open");
 }
 
+/* "auto" opens on every machine; where it is not the best back end, there is a sentence that says why. */
+static void test_backend_auto(void **state)
+{
+	const struct sana_model_options options = { .directory = EXPECTED_DEMO, .backend = "auto" };
+	const struct sana_model_options gpu = { .directory = EXPECTED_DEMO, .backend = "cuda" };
+	struct sana_model *model = NULL, *refused = NULL;
+	struct sana_error error = { 0 };
+
+	(void)state;
+	assert_int_equal(sana_model_open(&options, &model, NULL), 0);
+	print_message("auto is %s. %s\n", sana_model_backend(model),
+		      sana_model_backend_note(model));
+	if (strcmp(sana_model_backend(model), "cpu") == 0) {
+		assert_non_null(strstr(sana_model_backend_note(model), "\"cuda\" does not start"));
+		assert_true(sana_model_open(&gpu, &refused, &error) < 0);
+		assert_int_equal(strncmp(error.name, "backend.", 8), 0);
+		assert_string_equal(error.text, sana_model_backend_note(model));
+	} else {
+		assert_string_equal(sana_model_backend_note(model), "");
+	}
+	(void)sana_model_unref(model);
+}
+
 static void check_memory_text(const struct sana_error *error, int numbers)
 {
 	int found = 0;
@@ -471,6 +494,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model_options),
+		cmocka_unit_test(test_backend_auto),
 		cmocka_unit_test(test_memory_limit_of_a_model),
 		cmocka_unit_test(test_memory_limit_of_a_stream),
 		cmocka_unit_test(test_picture_sizes),

@@ -464,13 +464,13 @@ static void test_no_recache_of_a_dropped_chunk(void **state)
 static struct {
 	struct kernel_backend table;
 	enum kernel_op op;
-	int calls_left;
+	int calls_left, result;
 } failing;
 
 static int run_failing(struct kernel_device *device, const void *params, struct kernel_queue *queue)
 {
 	if (failing.calls_left-- == 0)
-		return -EIO;
+		return failing.result;
 	return kernel_backend_cpu.run[failing.op](device, params, queue);
 }
 
@@ -480,6 +480,7 @@ static void fail_set(struct sana_model *model, enum kernel_op op, int calls)
 	failing.table.run[op] = run_failing;
 	failing.op = op;
 	failing.calls_left = calls;
+	failing.result = -EIO;
 	model->backend.table = &failing.table;
 }
 
@@ -508,8 +509,8 @@ static const char *feed_to_failure(struct recording *r, char *name, size_t bytes
 				continue;
 		}
 	}
-	assert_int_equal(result, -EIO);
-	assert_int_equal(error.code, -EIO);
+	assert_int_equal(result, failing.result);
+	assert_int_equal(error.code, failing.result);
 	(void)snprintf(name, bytes, "%s", error.name);
 	print_message("%s\n", error.text);
 	return strstr(error.text, "Stage ") ? "stage" : "push";
@@ -548,6 +549,33 @@ static void check_failure(const struct stream_fixture *fixture, enum kernel_op o
 	assert_int_equal(s.frames_in, s.frames_out + s.frames_dropped);
 	recording_close(fresh);
 	recording_close(r);
+}
+
+/* What a GPU answers when a kernel failed, or when it is gone: names of their own, for whoever rebuilds. */
+static void test_fault_names(void **state)
+{
+	static const struct {
+		int result;
+		const char *name;
+	} faults[] = {
+		{ -EFAULT, "backend.kernel" },
+		{ -ENODEV, "backend.lost" },
+		{ -ENOMEM, "memory" },
+	};
+	const struct stream_fixture *fixture = *state;
+	const struct sana_stream_options options = stream_fixture_small();
+	char name[48];
+
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+		struct recording *r = recording_open(fixture, &options, fixture->prompt_a);
+
+		fail_set(fixture->model, KERNEL_OP_euler_step, 1);
+		failing.result = faults[i].result;
+		(void)feed_to_failure(r, name, sizeof(name));
+		assert_string_equal(name, faults[i].name);
+		fixture->model->backend.table = &kernel_backend_cpu;
+		recording_close(r);
+	}
 }
 
 static void test_failures_of_every_stage(void **state)
@@ -612,6 +640,7 @@ int main(void)
 		cmocka_unit_test(test_bad_recache_is_undone),
 		cmocka_unit_test(test_bad_recache_after_a_rebase_is_undone),
 		cmocka_unit_test(test_no_recache_of_a_dropped_chunk),
+		cmocka_unit_test(test_fault_names),
 		cmocka_unit_test(test_failures_of_every_stage),
 		cmocka_unit_test(test_failure_before_the_frames_are_pulled),
 	};
