@@ -53,6 +53,21 @@ const char *backend_fault_name(int r)
 	return "backend.failed";
 }
 
+const char *backend_fault_text(int r)
+{
+	switch (r) {
+	case -EFAULT:
+		return "a kernel failed";
+	case -ENODEV:
+		return "the device was lost";
+	case -ENOMEM:
+		return "there is no memory left; another program may have taken it";
+	case -ENOTSUP:
+		return "the back end cannot do this";
+	}
+	return strerror(-r);
+}
+
 static int table_open(const struct kernel_backend *table, int threads, struct backend *ret,
 		      struct sana_error *error)
 {

@@ -27,6 +27,9 @@ int backend_open(const char *name, int threads, struct backend *ret, struct sana
 
 /* The error name for what a running back end answered: "backend.kernel", "backend.lost", …. */
 const char *backend_fault_name(int r);
+
+/* The same for people: "a kernel failed", …; else the C library's words. */
+const char *backend_fault_text(int r);
 void backend_close(struct backend *backend);
 
 /* NULL-terminated list of the back ends compiled in, best first. */

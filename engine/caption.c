@@ -105,7 +105,7 @@ int sana_prompt_create(struct sana_model *model, const char *text, struct sana_p
 	(void)pthread_mutex_unlock(&model->text_lock);
 	if (r < 0)
 		return sana_error_set(error, r, backend_fault_name(r),
-				      "The text encoder failed: %s.", strerror(-r));
+				      "The text encoder failed: %s.", backend_fault_text(r));
 	*ret = TAKE_PTR(prompt);
 	return 0;
 }

@@ -125,7 +125,7 @@ int sana_decode_clip(struct sana_model *model, const float *latents, int count, 
 			"No memory to decode %d latents of %dx%d at once: decode fewer.", count,
 			width, height);
 	if (r < 0)
-		return sana_error_set(error, r, backend_fault_name(r), "The clip was not decoded: %s.",
-				      strerror(-r));
+		return sana_error_set(error, r, backend_fault_name(r),
+				      "The clip was not decoded: %s.", backend_fault_text(r));
 	return 0;
 }

@@ -190,7 +190,10 @@ static int block_take(struct sana_model *model, const struct sana_model_options 
 	r = table->allocate(model->backend.device, model->block_bytes, &model->block);
 	if (r < 0) {
 		model_bytes_text(model->block_bytes, text, sizeof(text));
-		return sana_error_set(error, r, "memory", "No memory for the model's %s.", text);
+		return sana_error_set(error, r, "memory",
+				      "No memory for the model's %s: the plan fitted a moment ago, "
+				      "so another program has taken it since.",
+				      text);
 	}
 	progress(options, "preparing", 0.5);
 	arena_place(&arena, model->block, model->block_bytes);
@@ -220,7 +223,7 @@ static int model_fill(struct sana_model *model, const struct sana_model_options 
 	r = model->backend.table->queue_create(model->backend.device, 0, &model->queue);
 	if (r < 0)
 		return sana_error_set(error, r, backend_fault_name(r),
-				      "The back end makes no queue: %s.", strerror(-r));
+				      "The back end makes no queue: %s.", backend_fault_text(r));
 	r = weights_and_tokenizer_open(model, options, error);
 	return r < 0 ? r : block_take(model, options, error);
 }

@@ -194,7 +194,7 @@ int sana_stream_push(struct sana_stream *stream, const struct sana_picture *pict
 	if (r < 0) {
 		stream_fail(stream);
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      strerror(-r));
+				      backend_fault_text(r));
 	}
 	stream->input_last = stream->input_frames++;
 	stream->fill.frames++;
@@ -259,7 +259,7 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 	if (r < 0) {
 		stream_fail(stream);
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      strerror(-r));
+				      backend_fault_text(r));
 	}
 	*ret_info = output->info[output->next++];
 	(void)pthread_mutex_lock(&stream->lock);

@@ -277,7 +277,11 @@ static int block_take(struct sana_stream *stream, struct sana_error *error)
 	r = backend->table->allocate(backend->device, stream->block_bytes, &stream->block);
 	if (r < 0) {
 		model_bytes_text(stream->block_bytes, text, sizeof(text));
-		return sana_error_set(error, r, "memory", "No memory for the stream's %s.", text);
+		return sana_error_set(
+			error, r, "memory",
+			"No memory for the stream's %s: the plan fitted a moment ago, "
+			"so another program has taken it since.",
+			text);
 	}
 	arena_place(&arena, stream->block, stream->block_bytes);
 	stream_layout(stream, &arena);
@@ -298,7 +302,7 @@ static int device_prepare(struct sana_stream *stream, struct sana_error *error)
 	}
 	if (r < 0)
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      strerror(-r));
+				      backend_fault_text(r));
 	return 0;
 }
 

@@ -508,10 +508,12 @@ static void failure_describe(const struct sana_stream *stream, enum sana_stage s
 	const struct op_context *op = &stream->op;
 	const bool in_op = op->status < 0 && op->failed < KERNEL_OP_COUNT;
 
-	(void)sana_error_set(ret, r, backend_fault_name(r),
-			     "Stage %s failed%s%s: %s; the stream starts afresh.",
+	(void)sana_error_set(ret, r, backend_fault_name(r), "Stage %s failed%s%s: %s; %s.",
 			     sana_stage_name(stage), in_op ? " in op " : "",
-			     in_op ? kernel_op_name(op->failed) : "", strerror(-r));
+			     in_op ? kernel_op_name(op->failed) : "", backend_fault_text(r),
+			     r == -EFAULT || r == -ENODEV ?
+				     "the model must be closed and opened again" :
+				     "the stream starts afresh");
 }
 
 int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
