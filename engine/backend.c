@@ -68,10 +68,10 @@ const char *backend_fault_text(int r)
 	return strerror(-r);
 }
 
-static int table_open(const struct kernel_backend *table, int threads, struct backend *ret,
-		      struct sana_error *error)
+static int table_open(const struct kernel_backend *table, int threads, bool portable,
+		      struct backend *ret, struct sana_error *error)
 {
-	const struct kernel_device_options options = { .threads = threads };
+	const struct kernel_device_options options = { .threads = threads, .portable = portable };
 	struct backend opened = { .table = table };
 	char text[256] = "";
 	const int r = table->open(&options, text, sizeof(text), &opened.device);
@@ -91,7 +91,7 @@ static int first_open(int threads, struct backend *ret, struct sana_error *error
 	int r = -ENOTSUP;
 
 	for (const struct kernel_backend *const *b = backends; *b; b++) {
-		r = table_open(*b, threads, ret, &why);
+		r = table_open(*b, threads, false, ret, &why);
 		if (r >= 0) {
 			memcpy(ret->note, note, sizeof(note));
 			return r;
@@ -110,9 +110,11 @@ int backend_open(const char *name, int threads, struct backend *ret, struct sana
 
 	if (strcmp(name, "auto") == 0)
 		return first_open(threads, ret, error);
+	if (strcmp(name, "cuda-portable") == 0)
+		return table_open(&kernel_backend_cuda, threads, true, ret, error);
 	for (const struct kernel_backend *const *b = backends; *b; b++)
 		if (strcmp((*b)->name, name) == 0)
-			return table_open(*b, threads, ret, error);
+			return table_open(*b, threads, false, ret, error);
 	names_join(text, sizeof(text));
 	return sana_error_set(error, -ENOTSUP, "backend.unknown",
 			      "There is no back end \"%.64s\"; this program has: %s.", name, text);

@@ -17,7 +17,7 @@ struct backend {
 };
 
 /*
- * By name ("cpu", "cuda"); "auto": the first of the list that opens, and `note` says why not an earlier
+ * By name ("cpu", "cuda", or "cuda-portable": its kernels for every chip alone); "auto": the first of the list that opens, and `note` says why not an earlier
  * one. An unknown name lists those there are. threads as in kernel_device_options. Errors:
  * "backend.unknown", "backend.no-device" (no driver, no GPU), "backend.driver" (too old),
  * "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in), "memory",

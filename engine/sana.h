@@ -73,7 +73,8 @@ struct sana_model_options {
 	uint64_t synthetic_seed; /* of those weights */
 	/*
 	 * "cpu" (NULL too), "cuda", or "auto": the GPU where it can be used, else the CPU, and
-	 * sana_model_backend_note says why.
+	 * sana_model_backend_note says why. "cuda-portable", for measurements: a GPU with the kernels that
+	 * run on every chip alone.
 	 */
 	const char *backend;
 	int threads; /* 0: one per online core */
