@@ -15,7 +15,7 @@ static const char *const demo_beside[] = {
 
 static char *demo_find(void)
 {
-	char program[4096], *path;
+	char program[4096], *path, *found;
 	const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
 	if (length <= 0)
@@ -25,9 +25,11 @@ static char *demo_find(void)
 	for (size_t i = 0; i < ARRAY_SIZE(demo_beside); i++) {
 		if (asprintf(&path, "%s/%s", program, demo_beside[i]) < 0)
 			return NULL;
-		if (access(path, R_OK) == 0)
-			return path;
+		/* Resolved, as it is shown to people; NULL where it is not there. */
+		found = realpath(path, NULL);
 		free(path);
+		if (found)
+			return found;
 	}
 	return NULL;
 }

@@ -147,7 +147,7 @@ enum pipeline_event_kind {
 	PIPELINE_EVENT_BACKEND, /* name: one that did not open; text: why; the next is tried */
 	PIPELINE_EVENT_MODEL,	/* weights are resident; text: directory; name: back end */
 	PIPELINE_EVENT_WARM,	/* one chunk ran: the first frame is as quick as any */
-	PIPELINE_EVENT_RUNNING, /* the first edited frame was shown, or again after a loss */
+	PIPELINE_EVENT_RUNNING, /* the first edited frame of a source is shown, or again after a loss */
 	PIPELINE_EVENT_PROMPT_APPLIED, /* ticket, chunk */
 	PIPELINE_EVENT_PROMPT_REFUSED, /* ticket, name, text */
 	PIPELINE_EVENT_FAULT,	       /* name, text; on: it appeared, else it is over */

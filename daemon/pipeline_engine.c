@@ -413,6 +413,19 @@ static int warm_prompt(struct pipeline *p, struct sana_error *error)
 	return r < 0 ? r : prompt_use(p, prompt, ticket, error);
 }
 
+/* How much work a frame is, before the first one comes: of an ordinary chunk, without any waiting. */
+static void warm_measure(struct pipeline *p, int chunks, int64_t *since_ns)
+{
+	const int64_t now_ns = clock_now_ns();
+
+	if (chunks == WARM_CHUNKS) {
+		(void)pthread_mutex_lock(&p->lock);
+		admit_measure(&p->capture.admit, p->chunk_frames, now_ns - *since_ns);
+		(void)pthread_mutex_unlock(&p->lock);
+	}
+	*since_ns = now_ns;
+}
+
 /* Grey frames through all stages, thrown away. */
 static int warm_chunks(struct pipeline *p, struct sana_error *error)
 {
@@ -421,6 +434,7 @@ static int warm_chunks(struct pipeline *p, struct sana_error *error)
 	struct sana_picture picture;
 	struct sana_frame_info info;
 	enum sana_stage stage;
+	int64_t since_ns = 0;
 	int chunks = 0, r = 0;
 
 	if (!frame)
@@ -434,7 +448,8 @@ static int warm_chunks(struct pipeline *p, struct sana_error *error)
 			r = api(p)->step(e->stream, &stage, error);
 			if (r <= 0)
 				break;
-			chunks += stage == SANA_STAGE_CACHE;
+			if (stage == SANA_STAGE_CACHE)
+				warm_measure(p, ++chunks, &since_ns);
 			while (r > 0)
 				r = api(p)->pull(e->stream, &picture, &info, error);
 		}

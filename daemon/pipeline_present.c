@@ -106,12 +106,15 @@ static struct frame *choose(struct pipeline *p, const struct wanted *wanted, int
 static void edited_take(struct pipeline *p, struct frame *frame, int64_t now_ns)
 {
 	struct present *s = &p->present;
+	/* Which life of the source this is. */
+	const int64_t source_ns = atomic_load(&p->capture.discontinuity_ns);
 
 	(void)frame_unref(s->current);
 	s->current = frame;
 	s->current_ns = now_ns;
-	if (!s->running) {
+	if (frame->capture_ns >= source_ns && (!s->running || s->running_source_ns != source_ns)) {
 		s->running = true;
+		s->running_source_ns = source_ns;
 		events_send(&p->events, &(struct pipeline_event){ .kind = PIPELINE_EVENT_RUNNING });
 	}
 }
@@ -206,13 +209,6 @@ static void cap_watch(struct pipeline *p, uint64_t late_before, uint64_t shown_b
 	fault_set(&p->events, FAULT_LATENCY, &error);
 }
 
-/* What comes after a rest begins as at the first start. */
-static void present_forget(struct pipeline *p)
-{
-	p->present.current = frame_unref(p->present.current);
-	p->present.running = false;
-}
-
 static void tick(struct pipeline *p, const struct wanted *wanted)
 {
 	struct present *s = &p->present;
@@ -225,17 +221,13 @@ static void tick(struct pipeline *p, const struct wanted *wanted)
 	pacer_set_cap(&s->pacer, wanted->settings.latency_cap_ns);
 	frames_arrive(p);
 	/* What is under way when the stream is paused is not shown any more. */
-	if (wanted->paused || wanted->resting)
+	if (wanted->paused)
 		pacer_clear(&s->pacer);
 	frame = pacer_tick(&s->pacer, now_ns, &number);
 	if (frame)
 		edited_take(p, frame, now_ns);
 	cap_watch(p, late, shown);
 	watch(p, wanted, now_ns);
-	if (wanted->resting) {
-		present_forget(p);
-		return;
-	}
 	mail.frame = choose(p, wanted, now_ns);
 	if (!mail.frame)
 		return;
@@ -243,6 +235,13 @@ static void tick(struct pipeline *p, const struct wanted *wanted)
 	mail.timestamp_ns = pacer_tick_ns(&s->pacer, number) - s->first_tick_ns;
 	hand_out(p, &mail);
 	measure(p, now_ns);
+}
+
+/* What comes after a rest begins as at the first start. */
+static void present_forget(struct pipeline *p)
+{
+	p->present.current = frame_unref(p->present.current);
+	p->present.running = false;
 }
 
 /* Until the next tick or a change, but never longer than a beat. */
@@ -277,6 +276,17 @@ static void present_rest(struct pipeline *p)
 	(void)pthread_mutex_unlock(&s->measures_lock);
 }
 
+/* Nobody looks: no clock runs. A sink whose reader comes wakes us. */
+static void present_sleep(struct pipeline *p, const struct wanted *wanted)
+{
+	frames_arrive(p);
+	pacer_clear(&p->present.pacer);
+	present_forget(p);
+	present_wait(p, clock_now_ns() + BEAT_MS * CLOCK_MS_NS);
+	pacer_skip_to(&p->present.pacer, clock_now_ns());
+	watch(p, wanted, clock_now_ns());
+}
+
 void *present_main(void *argument)
 {
 	struct pipeline *p = argument;
@@ -292,6 +302,8 @@ void *present_main(void *argument)
 		if (!wanted.active) {
 			present_rest(p);
 			present_wait(p, clock_now_ns() + BEAT_MS * CLOCK_MS_NS);
+		} else if (wanted.resting) {
+			present_sleep(p, &wanted);
 		} else if (clock_now_ns() < next_ns) {
 			present_wait(p, next_ns);
 		} else {

@@ -112,7 +112,8 @@ struct present {
 	int64_t current_ns;    /* when `current` was first shown */
 	int64_t first_tick_ns; /* of the output's time stamps */
 	int64_t unwatched_since_ns;
-	bool running; /* RUNNING was said */
+	bool running;		   /* RUNNING was said */
+	int64_t running_source_ns; /* … for the source that was opened then */
 	bool was_resting;
 	struct frame *shown; /* guarded by pipeline.lock: what the sinks have */
 	atomic_uint_fast64_t beat;
@@ -163,7 +164,7 @@ struct sink_slot {
 	struct media_sink *sink;
 	struct backoff backoff;
 	int64_t origin_ns, last_timestamp_ns; /* of the first and the last frame since it is open */
-	bool held_back; /* the last write was refused for now */
+	bool held_back;			      /* the last write was refused for now */
 	atomic_bool open, watched;
 	atomic_uint_fast64_t frames, dropped, opens;
 };

@@ -176,7 +176,8 @@ static void sink_turn(struct sink_slot *s)
 	}
 	if (s->sink) {
 		watched = media_sink_is_watched(s->sink);
-		atomic_store(&s->watched, watched);
+		if (watched != atomic_exchange(&s->watched, watched) && watched)
+			pipeline_poke(p);
 		/* The first frame is written anyway: some devices are seen only once they have one. */
 		if (mailed && (watched || !wanted.settings.sleep_unwatched ||
 			       media_sink_info(s->sink)->frames == 0))

@@ -264,6 +264,7 @@ int live_stream_create(const struct live_stream_options *options, struct live_st
 	s->state = LIVE_STATE_INVALID;
 	s->watched = true;
 	s->fd = s->own_fd = -1;
+	s->started = options->config.autostart;
 	r = pipeline_create(&options->config.pipeline, &s->pipeline, error);
 	if (r == 0) {
 		r = descriptors_open(s);
@@ -274,8 +275,8 @@ int live_stream_create(const struct live_stream_options *options, struct live_st
 	if (r == 0)
 		r = base_apply(s, &options->config, NULL, error);
 	/* While the model is loaded there is something to see: the source, or a card. */
-	if (r == 0 && options->config.autostart)
-		r = live_stream_start(s, error);
+	if (r == 0)
+		pipeline_set_active(s->pipeline, s->started);
 	if (r < 0) {
 		(void)live_stream_destroy(s);
 		return r;
