@@ -25,7 +25,8 @@ struct run {
 	struct samples stage[SANA_STAGE_COUNT];
 	struct samples chunk[SANA_STAGE_COUNT]; /* encode and decode, summed between cache passes */
 	double chunk_seconds[SANA_STAGE_COUNT];
-	double start, end; /* of the timed part */
+	double start, end;						     /* of the timed part */
+	double model_seconds, stream_seconds, prompt_seconds, first_seconds; /* of the start */
 	uint64_t frames_in, frames_out;
 	bool timing;
 };
@@ -99,8 +100,11 @@ static int frames_drain(struct run *run, struct sana_error *error)
 	struct sana_frame_info info;
 	int r;
 
-	while ((r = sana_stream_pull(run->stream, &picture, &info, error)) > 0)
+	while ((r = sana_stream_pull(run->stream, &picture, &info, error)) > 0) {
 		run->frames_out += run->timing;
+		if (run->first_seconds == 0)
+			run->first_seconds = now() - run->start;
+	}
 	return r;
 }
 
@@ -191,11 +195,14 @@ static int run_open(struct run *run, struct sana_error *error)
 {
 	const struct model_config *config;
 	uint64_t ticket;
+	double before;
 	int r;
 
+	run->start = now();
 	r = sana_model_open(&run->bench->model, &run->model, error);
 	if (r < 0)
 		return r;
+	run->model_seconds = now() - run->start;
 	if (sana_model_backend_note(run->model)[0])
 		(void)fprintf(stderr, "sana-bench: %s Running on the CPU.\n",
 			      sana_model_backend_note(run->model));
@@ -206,9 +213,13 @@ static int run_open(struct run *run, struct sana_error *error)
 	run->out = malloc((size_t)run->width * (size_t)run->height * 3);
 	if (!run->in || !run->out)
 		return -ENOMEM;
+	before = now();
 	r = sana_stream_open(run->model, &run->bench->stream, &run->stream, error);
+	run->stream_seconds = now() - before;
+	before = now();
 	if (r >= 0)
 		r = prompt_make(run, error);
+	run->prompt_seconds = now() - before;
 	if (r >= 0)
 		r = sana_stream_set_prompt(run->stream, run->prompt, SANA_SWITCH_INVALID, &ticket,
 					   error);
@@ -269,7 +280,7 @@ static int figures_json(const struct run *run, const struct figures *f)
 {
 	json_t *object = json_pack(
 		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
-		"s:f, s:f, s:f, s:f, s:f}",
+		"s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
 		"model", f->plan.name, "model_digest", f->digest, "decoder_origin",
 		sana_model_decoder_origin(run->model), "backend", f->plan.backend, "width",
 		run->width, "height", run->height, "chunks", run->bench->chunks, "frames",
@@ -281,7 +292,9 @@ static int figures_json(const struct run *run, const struct figures *f)
 		"gemm_peak_gflops", f->peak.gemm_flops / 1e9, "tensor_peak_gflops",
 		f->peak.tensor_flops / 1e9, "copy_gbytes_per_second", f->peak.copy_bytes / 1e9,
 		"gflop_per_second", f->flops / f->seconds / 1e9, "flops_share_of_peak",
-		f->share_of_peak);
+		f->share_of_peak, "seconds_model_open", run->model_seconds, "seconds_stream_open",
+		run->stream_seconds, "seconds_prompt", run->prompt_seconds, "seconds_first_frame",
+		run->first_seconds);
 
 	if (object && run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, object);
@@ -313,6 +326,13 @@ static int figures_print(const struct run *run, const struct figures *f)
 		     "    decode a chunk             %10.2f %10.2f\n",
 		     f->encode[0], f->encode[1], f->pass[0], f->pass[1], f->cache[0], f->cache[1],
 		     f->decode[0], f->decode[1]);
+	(void)printf(
+		"  start, seconds               %10.2f  to the first frame; model %.2f, stream "
+		"%.2f, prompt %.3f\n",
+		run->first_seconds, run->model_seconds, run->stream_seconds, run->prompt_seconds);
+	(void)printf("  memory of the back end       %10.1f MiB, model %.1f, stream %.1f\n",
+		     (double)(f->plan.model_bytes + f->plan.stream_bytes) / 1048576,
+		     (double)f->plan.model_bytes / 1048576, (double)f->plan.stream_bytes / 1048576);
 	(void)printf("  peak memory                  %10.1f MiB\n",
 		     (double)peak_memory() / 1048576);
 	peaks_print(f);
@@ -349,10 +369,10 @@ static int measure(struct run *run, struct sana_error *error)
 		return -ENOMEM;
 	r = run_open(run, error);
 	if (r >= 0)
+		r = chunks_run(run, bench->warm_chunks, error);
+	if (r >= 0)
 		r = bench_peak_measure(sana_model_backend(run->model), bench->model.threads,
 				       &figures->peak, error);
-	if (r >= 0)
-		r = chunks_run(run, bench->warm_chunks, error);
 	run->timing = true;
 	run->start = now();
 	if (r >= 0)
