@@ -26,6 +26,8 @@ static const char usage[] =
 	"  --chunks N              chunks to time (default 10)\n"
 	"  --warm-up N             chunks before them (default 2; a GPU needs 6 until its graphs are made)\n"
 	"  --profile               then two chunks more, every op timed by itself\n"
+	"  --estimate NAME         with --profile on a GPU: what rtx5090 or gb10 would take by this run's\n"
+	"                          efficiencies (measure with --backend cuda-portable)\n"
 	"  --threads N             worker threads (default: one per core)\n"
 	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
 	"  --weights-mode MODE     auto, mapped or widened (default auto)\n"
@@ -47,6 +49,7 @@ enum {
 	OPT_CHUNKS,
 	OPT_WARM,
 	OPT_PROFILE,
+	OPT_ESTIMATE,
 	OPT_THREADS,
 	OPT_BACKEND,
 	OPT_MODE,
@@ -68,6 +71,7 @@ static const struct option long_options[] = {
 	{ "chunks", required_argument, NULL, OPT_CHUNKS },
 	{ "warm-up", required_argument, NULL, OPT_WARM },
 	{ "profile", no_argument, NULL, OPT_PROFILE },
+	{ "estimate", required_argument, NULL, OPT_ESTIMATE },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "backend", required_argument, NULL, OPT_BACKEND },
 	{ "weights-mode", required_argument, NULL, OPT_MODE },
@@ -163,6 +167,12 @@ static int option_take(struct bench *bench, int option, const char *value)
 	case OPT_WARM:
 		if (argument_integer(value, 1, 1000, &bench->warm_chunks) < 0)
 			return wrong("warm-up is a number from 1 to 1000, not", value);
+		return 0;
+	case OPT_ESTIMATE:
+		if (!bench_estimate_knows(value))
+			return wrong("estimate is rtx5090 or gb10, not", value);
+		bench->estimate = value;
+		bench->profile = true;
 		return 0;
 	case OPT_PROFILE:
 		bench->profile = true;

@@ -8,7 +8,8 @@
 struct bench {
 	struct sana_model_options model;
 	struct sana_stream_options stream;
-	const char *prompt; /* NULL: the model's first example */
+	const char *prompt;   /* NULL: the model's first example */
+	const char *estimate; /* a target's name, or NULL */
 	int chunks, warm_chunks;
 	bool plan_only, ops, profile, json, state_bf16;
 };
@@ -46,3 +47,10 @@ int bench_peak_measure(const char *backend, int threads, struct bench_peak *ret,
 /* Two more chunks with every op timed, as a table or (json not NULL) lines added to it. */
 int bench_profile(const struct bench_peak *peak, const struct sana_profile_line *lines, int count,
 		  int chunks, json_t *json);
+
+/* "rtx5090", "gb10". */
+bool bench_estimate_knows(const char *name);
+
+/* The chunks just profiled on a GPU that is not here, as a table. −ENOTSUP without matrix units here. */
+int bench_estimate(const char *name, const struct bench_peak *here,
+		   const struct sana_profile_line *lines, int count, int chunks, int frames);

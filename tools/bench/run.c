@@ -237,7 +237,7 @@ struct figures {
 	double seconds, fps, fps_dit, share_of_peak, flops;
 	struct bench_peak peak;
 	struct sana_profile_line ops[SANA_PROFILE_LINES];
-	int op_lines;
+	int op_lines, frames_per_chunk;
 	double encode[2], pass[2], decode[2], cache[2]; /* median, p99 in milliseconds */
 	struct sana_plan plan;
 	char digest[BENCH_DIGEST_BYTES];
@@ -261,6 +261,7 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	if (r < 0)
 		return r;
 	f->seconds = run->end - run->start;
+	f->frames_per_chunk = (int)(run->frames_out / (uint64_t)run->bench->chunks);
 	f->fps = frames / f->seconds;
 	f->fps_dit = dit > 0 ? frames / dit : 0;
 	f->flops = run->bench->chunks * (f->plan.passes * f->plan.dit_pass_flops +
@@ -344,6 +345,10 @@ static int figures_print(const struct run *run, const struct figures *f)
 	(void)printf("  model digest                 %s\n", f->digest);
 	if (run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, NULL);
+	if (run->bench->estimate &&
+	    bench_estimate(run->bench->estimate, &f->peak, f->ops, f->op_lines, PROFILE_CHUNKS,
+			   f->frames_per_chunk) < 0)
+		(void)fprintf(stderr, "sana-bench: an estimate needs a GPU to measure on.\n");
 	return fflush(stdout) == EOF ? -EIO : 0;
 }
 
