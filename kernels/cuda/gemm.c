@@ -13,66 +13,54 @@ struct gemm_tiling {
 	int kernel[GEMM_EPILOGUES]; /* enum cuda_kernel, or NONE */
 	int rows, columns, depth;
 	int threads, blocks; /* of one multiprocessor */
-	unsigned int shared_bytes;
+	int stages;	     /* of the ring; MOST: as many as there is room for */
+	int more_bytes;	     /* of shared memory, behind the ring */
 	bool wgmma;
 	/* Sustained rate of full tiles relative to the first portable one (docs/speed-log.md). */
 	float rate;
 };
 
-enum { NONE = -1 };
+enum { NONE = -1, MOST = 8, BARRIER_BYTES = 128 };
 
-#define THREE(name) CUDA_KERNEL_##name, CUDA_KERNEL_##name##_silu, CUDA_KERNEL_##name##_residual
-#define RING(rows, columns, depth, stages) \
-	((unsigned int)(2 * ((rows) + (columns)) * (depth) * (stages) + 128))
+#define EACH(name, temporal)                                                          \
+	CUDA_KERNEL_##name, CUDA_KERNEL_##name##_silu, CUDA_KERNEL_##name##_residual, \
+		CUDA_KERNEL_##name##_##temporal
 
 _Static_assert(RING(128, 256, 32, 4) <= CUDA_PORTABLE_SHARED, "the largest portable tile");
 
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
-	{ { THREE(gemm_wgmma_240x192), NONE },
+	{ { EACH(gemm_wgmma_240x192, temporal), NONE },
 	  240,
 	  192,
 	  64,
 	  384,
 	  1,
-	  RING(240, 192, 64, 4) + 12 * 512,
+	  4,
+	  12 * 512,
 	  true,
 	  1.4f },
-	{ { THREE(gemm_mma_128x256), NONE },
-	  128,
-	  256,
-	  32,
-	  256,
-	  1,
-	  RING(128, 256, 32, 4),
-	  false,
-	  1.0f },
-	{ { THREE(gemm_mma_128x192), NONE },
-	  128,
-	  192,
-	  32,
-	  256,
-	  1,
-	  RING(128, 192, 32, 4),
-	  false,
-	  0.97f },
-	{ { THREE(gemm_mma_128x128), CUDA_KERNEL_gemm_mma_128x128_any },
+	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, false, 1.0f },
+	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, false, 0.97f },
+	{ { EACH(gemm_mma_128x128, residual), CUDA_KERNEL_gemm_mma_128x128_any },
 	  128,
 	  128,
 	  32,
 	  128,
 	  2,
-	  RING(128, 128, 32, 3),
+	  MOST,
+	  0,
 	  false,
 	  0.97f },
-	{ { THREE(gemm_mma_128x96), NONE }, 128, 96, 32, 128, 2, RING(128, 96, 32, 3), false, 0.92f },
-	{ { NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
+	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, false, 0.92f },
+	{ { NONE, NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
 	  64,
 	  64,
 	  32,
 	  128,
 	  3,
-	  RING(64, 64, 32, 4),
+	  MOST,
+	  0,
 	  false,
 	  0.7f },
 };
@@ -113,7 +101,11 @@ static bool part_is(const struct gemm_part *part, enum gemm_epilogue epilogue)
 	case GEMM_SILU:
 		return part->vector && part->activation == KERNEL_SILU && !part->residual;
 	case GEMM_RESIDUAL:
-		return part->vector && part->activation == KERNEL_IDENTITY && part->residual;
+		return part->vector && part->activation == KERNEL_IDENTITY && part->residual &&
+		       !part->inner;
+	case GEMM_TEMPORAL:
+		return part->vector && part->activation == KERNEL_IDENTITY && part->residual &&
+		       part->inner && !part->bias;
 	case GEMM_ANY:
 	case GEMM_EPILOGUES:
 		break;
@@ -154,11 +146,25 @@ static double tiling_cost(const struct kernel_device *d, const struct gemm_param
 	return rounds * k->rows * k->columns / (double)k->rate;
 }
 
+static int stage_bytes(const struct gemm_tiling *k)
+{
+	return 2 * (k->rows + k->columns) * k->depth;
+}
+
+/* Stages that fit when `blocks` blocks share a multiprocessor, each of which costs 1 KiB more. */
+static int stages_of(const struct kernel_device *d, const struct gemm_tiling *k)
+{
+	const int each = (d->properties.shared_bytes + 1024) / k->blocks - 1024;
+	const int fit = (each - BARRIER_BYTES - k->more_bytes) / stage_bytes(k);
+
+	return fit < k->stages ? fit : k->stages;
+}
+
 static bool tiling_usable(const struct kernel_device *d, const struct gemm_tiling *k,
 			  enum gemm_epilogue epilogue)
 {
 	return k->kernel[epilogue] != NONE && (!k->wgmma || d->properties.has_wgmma) &&
-	       k->shared_bytes <= (unsigned int)d->properties.shared_bytes;
+	       stages_of(d, k) >= (k->stages == MOST ? 3 : k->stages);
 }
 
 static const struct gemm_tiling *tiling_choose(const struct kernel_device *d,
@@ -201,13 +207,34 @@ static int map_encode(const struct kernel_device *d, CUtensorMap *map, const voi
 		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
+/*
+ * Rows of the input that are read at once. With a frame to the left, boxes that divide both a frame
+ * and a tile spare the tile on the frames' border a fourth term of its sum; the copy engine's
+ * pattern of rows repeats every eight.
+ */
+static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
+{
+	int a = k->rows, b = p->shift;
+
+	if (p->taps == 1 || !k->wgmma)
+		return 0;
+	while (b) {
+		const int rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a % 8 == 0 ? a : 0;
+}
+
 static int maps_encode(const struct kernel_device *d, struct gemm_params *p,
 		       const struct gemm_tiling *k)
 {
-	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, k->rows, k->depth);
+	const int box = p->box ? p->box : k->rows;
+	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, box, k->depth);
 
 	if (r >= 0 && p->has_left)
-		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, k->rows,
+		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, box,
 			       k->depth);
 	for (int i = 0; r >= 0 && i < p->parts; i++)
 		r = map_encode(d, &p->part[i].weight, p->part[i].weight_data,
@@ -224,6 +251,8 @@ static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const st
 
 	if (tiles_of(p, k) > INT_MAX)
 		return -EINVAL;
+	p->box = box_of(p, k);
+	p->stages = stages_of(d, k);
 	p->row_tiles = ceil_div(p->rows, k->rows);
 	for (int i = 0; i < p->parts; i++) {
 		p->part[i].tile_first = p->tiles;
@@ -237,7 +266,8 @@ static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const st
 				   .kernel = (enum cuda_kernel)kernel,
 				   .grid = { (unsigned int)(p->tiles < most ? p->tiles : most) },
 				   .block = { (unsigned int)k->threads },
-				   .shared_bytes = k->shared_bytes,
+				   .shared_bytes = (unsigned int)(p->stages * stage_bytes(k) +
+								  BARRIER_BYTES + k->more_bytes),
 				   .params = p,
 				   .dependent = true,
 			   });

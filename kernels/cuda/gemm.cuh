@@ -19,9 +19,9 @@ static __device__ __forceinline__ unsigned int gemm_terms(const struct gemm_para
 
 	if (p->taps == 1)
 		return terms;
-	if (p->has_left && row < p->shift)
+	if (p->has_left && row < p->shift && !p->box)
 		terms |= 1u << GEMM_LEFT;
-	if (row_end > p->shift)
+	if (row_end > p->shift || (p->has_left && p->box))
 		terms |= 1u << GEMM_BEFORE;
 	if (row < p->rows - p->shift)
 		terms |= 1u << GEMM_AFTER;
@@ -55,22 +55,21 @@ static __device__ __forceinline__ int gemm_steps(const struct gemm_params *p,
 /* A ring of stages in shared memory: `full` counts loads, `empty` counts readers. */
 struct gemm_ring {
 	uint32_t data, full, empty; /* shared addresses; barriers are 8 bytes each */
-	int stage;
+	int stages, stage;
 	uint32_t parity;
 };
 
-template <int STAGES> static __device__ __forceinline__ void gemm_ring_next(struct gemm_ring *r)
+static __device__ __forceinline__ void gemm_ring_next(struct gemm_ring *r)
 {
-	if (++r->stage == STAGES) {
+	if (++r->stage == r->stages) {
 		r->stage = 0;
 		r->parity ^= 1;
 	}
 }
 
-template <int STAGES>
 static __device__ __forceinline__ void gemm_ring_init(const struct gemm_ring *r, int readers)
 {
-	for (int i = 0; i < STAGES; i++) {
+	for (int i = 0; i < r->stages; i++) {
 		mbarrier_init(r->full + 8 * i, 1);
 		mbarrier_init(r->empty + 8 * i, readers);
 	}
@@ -78,13 +77,13 @@ static __device__ __forceinline__ void gemm_ring_init(const struct gemm_ring *r,
 }
 
 /*
- * Where loading stands: all steps of all tiles of a block, in order. Warps that take turns in
- * loading each keep one of these.
+ * Where loading stands: some of the steps of all tiles of a block, in order. Warps that take turns in
+ * loading each keep one of these, and pass over the steps of the others.
  */
 struct gemm_feed {
 	struct gemm_ring ring;
 	struct gemm_tile tile;
-	int index, term, k;
+	int index, term, step; /* tile; term of its sum; step along K of that */
 };
 
 static __device__ __forceinline__ int gemm_next_term(unsigned int terms, int after)
@@ -100,7 +99,7 @@ static __device__ __forceinline__ void gemm_feed_tile(const struct gemm_params *
 		return;
 	f->tile = gemm_tile_at(p, f->index, ROWS, COLUMNS);
 	f->term = gemm_next_term(f->tile.terms, -1);
-	f->k = 0;
+	f->step = 0;
 }
 
 template <int ROWS, int COLUMNS>
@@ -112,16 +111,34 @@ gemm_feed_init(const struct gemm_params *p, const struct gemm_ring *ring, struct
 	gemm_feed_tile<ROWS, COLUMNS>(p, f);
 }
 
+/* Where the step that comes next is read from. */
+struct gemm_source {
+	const CUtensorMap *x, *weight;
+	int x_row, weight_row;
+};
+
+static __device__ __forceinline__ struct gemm_source gemm_feed_source(const struct gemm_params *p,
+								      const struct gemm_feed *f)
+{
+	const struct gemm_part *part = &p->part[f->tile.part];
+	const bool left = f->term == GEMM_LEFT;
+	const int tap = p->taps == 1 || left ? 0 : f->term - GEMM_BEFORE;
+
+	return {
+		.x = left ? &p->left : &p->x,
+		.weight = &part->weight,
+		.x_row = f->tile.row + (left ? 0 : (f->term - GEMM_CENTRE) * p->shift),
+		.weight_row = tap * part->out + f->tile.column,
+	};
+}
+
 /* Loads the step into the ring once its stage has been read. By a whole warp, for one thread's sake. */
 template <int ROWS, int COLUMNS, int DEPTH>
 static __device__ __forceinline__ void gemm_feed_load(const struct gemm_params *p,
 						      const struct gemm_feed *f)
 {
 	constexpr int x_bytes = ROWS * DEPTH * 2, bytes = x_bytes + COLUMNS * DEPTH * 2;
-	const struct gemm_part *part = &p->part[f->tile.part];
-	const bool left = f->term == GEMM_LEFT;
-	const int tap = p->taps == 1 || left ? 0 : f->term - GEMM_BEFORE;
-	const int row = f->tile.row + (left ? 0 : (f->term - GEMM_CENTRE) * p->shift);
+	const struct gemm_source from = gemm_feed_source(p, f);
 	const uint32_t to = f->ring.data + f->ring.stage * bytes;
 	const uint32_t full = f->ring.full + 8 * f->ring.stage;
 
@@ -130,27 +147,35 @@ static __device__ __forceinline__ void gemm_feed_load(const struct gemm_params *
 	mbarrier_wait(f->ring.empty + 8 * f->ring.stage, f->ring.parity ^ 1);
 	if (elect_one()) {
 		mbarrier_arrive_expect(full, bytes);
-		tma_load_2d(to, left ? &p->left : &p->x, full, f->k, row);
-		tma_load_2d(to + x_bytes, &part->weight, full, f->k,
-			    tap * part->out + f->tile.column);
+		tma_load_2d(to, from.x, full, f->step * DEPTH, from.x_row);
+		tma_load_2d(to + x_bytes, from.weight, full, f->step * DEPTH, from.weight_row);
 	}
 	__syncwarp();
 }
 
-template <int ROWS, int COLUMNS, int DEPTH, int STAGES>
-static __device__ __forceinline__ void gemm_feed_next(const struct gemm_params *p,
-						      struct gemm_feed *f)
+/* Passes over `count` steps. */
+template <int ROWS, int COLUMNS, int DEPTH>
+static __device__ __forceinline__ void gemm_feed_pass(const struct gemm_params *p,
+						      struct gemm_feed *f, int count)
 {
-	gemm_ring_next<STAGES>(&f->ring);
-	f->k += DEPTH;
-	if (f->k < p->in)
-		return;
-	f->k = 0;
-	f->term = gemm_next_term(f->tile.terms, f->term);
-	if (f->term >= 0)
-		return;
-	f->index += gridDim.x;
-	gemm_feed_tile<ROWS, COLUMNS>(p, f);
+	const int steps = (p->in + DEPTH - 1) / DEPTH;
+
+	f->ring.stage += count;
+	while (f->ring.stage >= f->ring.stages) {
+		f->ring.stage -= f->ring.stages;
+		f->ring.parity ^= 1;
+	}
+	f->step += count;
+	while (f->step >= steps && f->index < p->tiles) {
+		const int over = f->step - steps;
+
+		f->term = gemm_next_term(f->tile.terms, f->term);
+		if (f->term < 0) {
+			f->index += gridDim.x;
+			gemm_feed_tile<ROWS, COLUMNS>(p, f);
+		}
+		f->step = over;
+	}
 }
 
 /* ----------------------------------------------------------------------------------- epilogues */

@@ -26,7 +26,8 @@ enum { GEMM_PARTS = 4, GEMM_K_MULTIPLE = 8 };
 enum gemm_epilogue {
 	GEMM_PLAIN,    /* bias */
 	GEMM_SILU,     /* bias, SiLU */
-	GEMM_RESIDUAL, /* bias, inner where there is one, residual, gate */
+	GEMM_RESIDUAL, /* bias, residual, gate */
+	GEMM_TEMPORAL, /* inner, residual, gate */
 	GEMM_ANY,      /* all of it as the part says, F32 results, rows of any alignment */
 	GEMM_EPILOGUES,
 };
@@ -53,5 +54,7 @@ struct gemm_params {
 	int taps;  /* 1, or 3 for a temporal convolution */
 	int shift; /* rows of one frame */
 	int has_left;
+	int box; /* rows read at a time; divides `shift`, so that none straddles two frames; or 0 */
 	int tiles, row_tiles; /* of all parts; along the rows */
+	int stages;	      /* of the ring in shared memory, where a kernel has the choice */
 };

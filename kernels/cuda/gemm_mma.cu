@@ -17,47 +17,88 @@ template <int TM, int TN> struct fragments {
 	uint32_t b[TN / 16][4];
 };
 
-/* Step `step` of a stage; a and b point to this warp's first row of either tile. */
-template <int TM, int TN>
-static __device__ __forceinline__ void load_fragments(struct fragments<TM, TN> *f, uint32_t a,
-						      uint32_t b, int step)
+/* Where this lane reads a fragment: this warp's first row of either tile, first 16 of K. */
+struct fragment_rows {
+	uint32_t a, b;
+};
+
+static __device__ __forceinline__ struct fragment_rows fragment_rows_at(uint32_t a, uint32_t b)
 {
 	const uint32_t lane = threadIdx.x % 32;
-	const uint32_t at_a = swizzle_64(lane % 16, 2 * step + lane / 16);
-	const uint32_t at_b = swizzle_64(lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2);
 
-#pragma unroll
-	for (int i = 0; i < TM / 16; i++)
-		ldmatrix_x4(f->a[i], a + at_a + i * 16 * DEPTH * 2);
-#pragma unroll
-	for (int i = 0; i < TN / 16; i++)
-		ldmatrix_x4(f->b[i], b + at_b + i * 16 * DEPTH * 2);
+	return { a + swizzle_64(lane % 16, lane / 16),
+		 b + swizzle_64(lane % 8 + lane / 16 * 8, lane / 8 % 2) };
+}
+
+/* Matrix i of a step's fragments: first those of a, then those of b. */
+template <int TM, int TN>
+static __device__ __forceinline__ void load_fragment(struct fragments<TM, TN> *f,
+						     const struct fragment_rows *at, int i)
+{
+	constexpr int of_a = TM / 16;
+
+	if (i < of_a)
+		ldmatrix_x4(f->a[i], at->a + i * 16 * DEPTH * 2);
+	else
+		ldmatrix_x4(f->b[i - of_a], at->b + (i - of_a) * 16 * DEPTH * 2);
 }
 
 template <int TM, int TN>
-static __device__ __forceinline__ void multiply(float (*d)[TN / 8][4],
-						const struct fragments<TM, TN> *f)
+static __device__ __forceinline__ void load_fragments(struct fragments<TM, TN> *f,
+						      const struct fragment_rows *at)
 {
 #pragma unroll
-	for (int i = 0; i < TM / 16; i++)
+	for (int i = 0; i < (TM + TN) / 16; i++)
+		load_fragment(f, at, i);
+}
+
+/* d += f; meanwhile the next step's fragments come in, spread over the products. */
+template <bool LOAD, int TM, int TN>
+static __device__ __forceinline__ void
+multiply(float (*d)[TN / 8][4], const struct fragments<TM, TN> *f, struct fragments<TM, TN> *next,
+	 const struct fragment_rows *at)
+{
+	constexpr int loads = (TM + TN) / 16, products = TM / 16 * TN / 8;
+
 #pragma unroll
-		for (int j = 0; j < TN / 8; j++)
-			mma_bf16(d[i][j], f->a[i], f->b[j / 2][j % 2 * 2],
-				 f->b[j / 2][j % 2 * 2 + 1]);
+	for (int i = 0; i < products; i++) {
+		/* All of them in the first three quarters: the last one has time to arrive. */
+		if (LOAD && i * loads % (products * 3 / 4) < loads &&
+		    i * loads / (products * 3 / 4) < loads)
+			load_fragment(next, at, i * loads / (products * 3 / 4));
+		mma_bf16(d[i / (TN / 8)][i % (TN / 8)], f->a[i / (TN / 8)],
+			 f->b[i % (TN / 8) / 2][i % 2 * 2], f->b[i % (TN / 8) / 2][i % 2 * 2 + 1]);
+	}
+}
+
+/* The second 16 of K: the other half of a row's chunks. */
+static __device__ __forceinline__ struct fragment_rows second_step(struct fragment_rows at)
+{
+	return { at.a ^ 32, at.b ^ 32 };
+}
+
+/* This warp has read the stage. */
+static __device__ __forceinline__ void stage_read(struct gemm_ring *ring)
+{
+	__syncwarp();
+	if (threadIdx.x % 32 == 0)
+		mbarrier_arrive(ring->empty + 8 * ring->stage);
+	gemm_ring_next(ring);
 }
 
 /*
- * The sum of one tile: `steps` stages of the ring. Each step loads the one STAGES − 2 after it, into
- * the stage that was read two steps ago, so that the loading warp does not wait for the others.
- * a, b: offsets of this warp's rows in a stage.
+ * The sum of one tile: `steps` stages of the ring. Each step loads the one stages − 2 after it, into
+ * the stage that was read two steps ago, so that the loading warp does not wait for the others;
+ * `turn` counts the steps until it is this warp's. a, b: offsets of this warp's rows in a stage.
  */
-template <int WM, int WN, int TM, int TN, int STAGES>
+template <int WM, int WN, int TM, int TN>
 static __device__ __forceinline__ void
 accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring *ring,
-	   struct gemm_feed *feed, int steps, int warp, uint32_t a, uint32_t b)
+	   struct gemm_feed *feed, int *turn, int steps, const struct fragment_rows *rows_at)
 {
 	constexpr int rows = WM * TM, columns = WN * TN, bytes = (rows + columns) * DEPTH * 2;
 	struct fragments<TM, TN> f[2];
+	struct fragment_rows at;
 
 #pragma unroll
 	for (int i = 0; i < TM / 16; i++)
@@ -68,30 +109,25 @@ accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring 
 				d[i][j][e] = 0;
 
 	mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-	load_fragments(&f[0], ring->data + ring->stage * bytes + a,
-		       ring->data + ring->stage * bytes + b, 0);
+	at = { rows_at->a + ring->stage * bytes, rows_at->b + ring->stage * bytes };
+	load_fragments(&f[0], &at);
 #pragma unroll 1
-	for (int i = 0; i < steps; i++) {
-		const uint32_t stage = ring->data + ring->stage * bytes;
-		const uint32_t empty = ring->empty + 8 * ring->stage;
-
-		load_fragments(&f[1], stage + a, stage + b, 1);
-		if (i % (WM * WN) == warp)
+	for (int i = 1;; i++) {
+		if (--*turn == 0) {
 			gemm_feed_load<rows, columns, DEPTH>(p, feed);
-		gemm_feed_next<rows, columns, DEPTH, STAGES>(p, feed);
-		multiply(d, &f[0]);
-		__syncwarp();
-		if (threadIdx.x % 32 == 0)
-			mbarrier_arrive(empty);
-		gemm_ring_next<STAGES>(ring);
-		if (i + 1 < steps) {
-			const uint32_t next = ring->data + ring->stage * bytes;
-
-			mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-			load_fragments(&f[0], next + a, next + b, 0);
+			gemm_feed_pass<rows, columns, DEPTH>(p, feed, WM * WN);
+			*turn = WM * WN;
 		}
-		multiply(d, &f[1]);
+		at = second_step(at);
+		multiply<true>(d, &f[0], &f[1], &at);
+		stage_read(ring);
+		if (i == steps)
+			break;
+		mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+		at = { rows_at->a + ring->stage * bytes, rows_at->b + ring->stage * bytes };
+		multiply<true>(d, &f[1], &f[0], &at);
 	}
+	multiply<false>(d, &f[1], &f[0], &at);
 }
 
 /* ------------------------------------------------------------------------------------ epilogue */
@@ -239,7 +275,7 @@ static __device__ __forceinline__ void finish_any(const struct gemm_params *p,
 
 /* -------------------------------------------------------------------------------------- kernels */
 
-template <int EPILOGUE, int WM, int WN, int TM, int TN, int STAGES>
+template <int EPILOGUE, int WM, int WN, int TM, int TN>
 static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 {
 	constexpr int rows = WM * TM, columns = WN * TN, warps = WM * WN;
@@ -248,36 +284,39 @@ static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
 	struct gemm_ring ring = {
 		.data = shared_address(shared),
-		.full = shared_address(shared) + STAGES * bytes,
-		.empty = shared_address(shared) + STAGES * bytes + 8 * STAGES,
+		.full = shared_address(shared) + p->stages * bytes,
+		.empty = shared_address(shared) + p->stages * bytes + 8 * p->stages,
+		.stages = p->stages,
 		.stage = 0,
 		.parity = 0,
 	};
+	const int row = warp % WM * TM, column = warp / WM * TN;
+	const struct fragment_rows rows_at = fragment_rows_at(
+		ring.data + row * DEPTH * 2, ring.data + (rows + column) * DEPTH * 2);
 	struct gemm_feed feed;
+	int turn = warp + 1;
 
-	static_assert(16 * STAGES <= BARRIER_BYTES, "barriers");
-	static_assert(STAGES * bytes + BARRIER_BYTES <= 99 * 1024, "shared memory of sm_120");
+	static_assert(4 * bytes + BARRIER_BYTES <= 99 * 1024, "four stages on sm_120");
 	if (threadIdx.x == 0)
-		gemm_ring_init<STAGES>(&ring, warps);
+		gemm_ring_init(&ring, warps);
 	__syncthreads();
 	dependency_wait();
 	dependency_launch();
 
 	gemm_feed_init<rows, columns>(p, &ring, &feed);
-	for (int i = 0; i < STAGES - 2; i++) {
+	for (int i = 0; i < p->stages - 2; i++) {
 		if (warp == 0)
 			gemm_feed_load<rows, columns, DEPTH>(p, &feed);
-		gemm_feed_next<rows, columns, DEPTH, STAGES>(p, &feed);
+		gemm_feed_pass<rows, columns, DEPTH>(p, &feed, 1);
 	}
+	gemm_feed_pass<rows, columns, DEPTH>(p, &feed, warp);
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
 		const struct gemm_tile t = gemm_tile_at(p, i, rows, columns);
 		const struct gemm_part *part = &p->part[t.part];
-		const int row = warp % WM * TM, column = warp / WM * TN;
 		float d[TM / 16][TN / 8][4];
 
-		accumulate<WM, WN, TM, TN, STAGES>(d, p, &ring, &feed, gemm_steps(p, &t, DEPTH),
-						   warp, row * DEPTH * 2,
-						   (rows + column) * DEPTH * 2);
+		accumulate<WM, WN, TM, TN>(d, p, &ring, &feed, &turn, gemm_steps(p, &t, DEPTH),
+					   &rows_at);
 		if (EPILOGUE == GEMM_ANY)
 			finish_any<TM, TN>(p, part, d, t.row + row, t.column + column);
 		else
@@ -285,21 +324,21 @@ static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 	}
 }
 
-/* name, warps along rows and columns, rows and columns of a warp, stages, blocks on one SM */
-#define GEMM_KERNEL(name, epilogue, WM, WN, TM, TN, STAGES, BLOCKS)            \
+/* name, warps along rows and columns, rows and columns of a warp, blocks on one SM */
+#define GEMM_KERNEL(name, epilogue, WM, WN, TM, TN, BLOCKS)                    \
 	extern "C" __global__ void __launch_bounds__(32 * (WM) * (WN), BLOCKS) \
 		name(const __grid_constant__ struct gemm_params params)        \
 	{                                                                      \
-		gemm<epilogue, WM, WN, TM, TN, STAGES>(&params);               \
+		gemm<epilogue, WM, WN, TM, TN>(&params);                       \
 	}
 #define GEMM_KERNELS(name, ...)                          \
 	GEMM_KERNEL(name, GEMM_PLAIN, __VA_ARGS__)       \
 	GEMM_KERNEL(name##_silu, GEMM_SILU, __VA_ARGS__) \
 	GEMM_KERNEL(name##_residual, GEMM_RESIDUAL, __VA_ARGS__)
 
-GEMM_KERNELS(gemm_mma_128x256, 2, 4, 64, 64, 4, 1)
-GEMM_KERNELS(gemm_mma_128x192, 4, 2, 32, 96, 4, 1)
-GEMM_KERNELS(gemm_mma_128x128, 2, 2, 64, 64, 3, 2)
-GEMM_KERNELS(gemm_mma_128x96, 4, 1, 32, 96, 3, 2)
-GEMM_KERNEL(gemm_mma_128x128_any, GEMM_ANY, 2, 2, 64, 64, 3, 2)
-GEMM_KERNEL(gemm_mma_64x64_any, GEMM_ANY, 2, 2, 32, 32, 4, 3)
+GEMM_KERNELS(gemm_mma_128x256, 2, 4, 64, 64, 1)
+GEMM_KERNELS(gemm_mma_128x192, 4, 2, 32, 96, 1)
+GEMM_KERNELS(gemm_mma_128x128, 2, 2, 64, 64, 2)
+GEMM_KERNELS(gemm_mma_128x96, 4, 1, 32, 96, 2)
+GEMM_KERNEL(gemm_mma_128x128_any, GEMM_ANY, 2, 2, 64, 64, 2)
+GEMM_KERNEL(gemm_mma_64x64_any, GEMM_ANY, 2, 2, 32, 32, 3)

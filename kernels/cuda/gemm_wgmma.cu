@@ -1,5 +1,6 @@
 /*
- * Matrix products for sm_90a: wgmma, a loading warpgroup and three that multiply, persistent.
+ * Matrix products for sm_90a: wgmma by three warpgroups, persistent; one of the warps also feeds the
+ * ring, since 240 columns of sums leave no registers for a thirteenth warp.
  *
  * The product is made transposed: rows of the tensor tile are output features, columns are tokens.
  * 192 features by 240 tokens fit the model's shapes: 2640 tokens are 11 tiles, so that 2240, 8960
@@ -17,14 +18,12 @@ enum {
 	STAGES = 4, /* of 54 KB: 216 of 227 KB */
 	X_BYTES = TOKENS * DEPTH * 2,
 	STAGE_BYTES = (TOKENS + FEATURES) * DEPTH * 2,
+	BARRIER_BYTES = 64,
+	FEED_BYTES = 64,
 	/* A warp's 16 features of 16 tokens, on their way out. */
 	PATCH_TOKENS = 16,
 	PATCH_BYTES = PATCH_TOKENS * 16 * 2,
-	PATCHES = 4 * GROUPS,
-	THREADS = 128 * (GROUPS + 1),
-	/* 3·160 + 32 = 512 = 65536 / 128 */
-	LOADER_REGISTERS = 32,
-	WORKER_REGISTERS = 160,
+	PATCHES = TOKENS / PATCH_TOKENS,
 };
 
 /* Token rows of 32 bytes, halves exchanged every four rows against bank conflicts. */
@@ -45,12 +44,6 @@ static __device__ __forceinline__ uint32_t patch_chunk(void)
 	return patch_at(threadIdx.x % 32 / 2, threadIdx.x % 2);
 }
 
-/* Where this lane's 16 bytes of a patch are in a row-major tensor, or NULL outside of it. */
-static __device__ __forceinline__ int64_t lane_offset(int64_t ld, int token, int feature)
-{
-	return (token + threadIdx.x % 32 / 2) * ld + feature + threadIdx.x % 2 * 8;
-}
-
 /* From a tensor's layout to the accumulator's: w[2i], w[2i+1] are features 0…7 and 8…15. */
 static __device__ __forceinline__ void patch_load(uint32_t patch, uint4 v, uint32_t w[4])
 {
@@ -68,7 +61,7 @@ static __device__ __forceinline__ uint4 patch_store(uint32_t patch, const uint32
 	return shared_load_16(patch + patch_chunk());
 }
 
-/* v ← v + scale·other, or other + scale·v */
+/* v ← v + other */
 static __device__ __forceinline__ void add_patch(uint32_t patch, uint4 other, float v[8])
 {
 	uint32_t w[4];
@@ -81,67 +74,154 @@ static __device__ __forceinline__ void add_patch(uint32_t patch, uint4 other, fl
 	}
 }
 
+/* A lane's 16 bytes of every patch: their rows, and how many rows are left. */
+struct lane_rows {
+	char *y;
+	const char *inner, *residual;
+	int left;
+};
+
+static __device__ __forceinline__ struct lane_rows
+lane_rows_at(const struct gemm_params *p, const struct gemm_part *part, int token, int feature)
+{
+	struct lane_rows at;
+
+	token += threadIdx.x % 32 / 2;
+	feature += threadIdx.x % 2 * 8;
+	at.y = (char *)part->y + 2 * (token * part->ldy + feature);
+	at.inner = (const char *)part->inner + 2 * (token * part->ld_inner + feature);
+	at.residual = (const char *)part->residual + 2 * (token * part->ld_residual + feature);
+	at.left = feature < part->out ? p->rows - token : 0;
+	return at;
+}
+
+/* Of the patch j patches further on. */
+static __device__ __forceinline__ uint4 lane_load(const struct lane_rows *at, const char *from,
+						  int64_t ld, int j)
+{
+	if (at->left <= j * PATCH_TOKENS)
+		return {};
+	return global_load_16(from + 2 * PATCH_TOKENS * j * ld);
+}
+
 /*
  * A warp's sums of 16 features (from `feature`) and all tokens of the tile (from `token`): word i of
- * a patch has two tokens of one feature, as the accumulator has.
+ * a patch has two tokens of one feature, as the accumulator has. A residual comes
+ * one patch ahead; for two tensors there are no registers.
  */
 template <int EPILOGUE>
 static __device__ __forceinline__ void finish(const struct gemm_params *p,
 					      const struct gemm_part *part, float d[TOKENS / 2],
 					      int token, int feature, uint32_t patch)
 {
-	const int lane = threadIdx.x % 32, row = feature + lane / 4;
-	const bool in = feature + lane % 2 * 8 < part->out;
+	constexpr bool has_other = EPILOGUE == GEMM_RESIDUAL || EPILOGUE == GEMM_TEMPORAL;
+	const int row = feature + threadIdx.x % 32 / 4;
+	const struct lane_rows at = lane_rows_at(p, part, token, feature);
 	float bias[2] = { 0, 0 }, gate[2] = { 1, 1 };
+	uint4 residual[2], inner;
 
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
-		if (part->bias && row + 8 * h < part->out)
+		if (EPILOGUE != GEMM_TEMPORAL && part->bias && row + 8 * h < part->out)
 			bias[h] = part->bias[row + 8 * h];
 		if (part->gate && row + 8 * h < part->out)
 			gate[h] = part->gate[row + 8 * h];
 	}
+	if (EPILOGUE == GEMM_RESIDUAL)
+		residual[0] = lane_load(&at, at.residual, part->ld_residual, 0);
 #pragma unroll
-	for (int j = 0; j < TOKENS / PATCH_TOKENS; j++, token += PATCH_TOKENS) {
-		const bool valid = in && token + lane / 2 < p->rows;
+	for (int j = 0; j < PATCHES; j++) {
 		float *v = d + 8 * j;
-		uint4 inner = {}, residual = {};
 		uint32_t w[4];
+		uint4 result;
 
-		if (EPILOGUE == GEMM_RESIDUAL && part->inner && valid)
-			inner = global_load_16((const uint16_t *)part->inner +
-					       lane_offset(part->ld_inner, token, feature));
-		if (EPILOGUE == GEMM_RESIDUAL && valid)
-			residual = global_load_16((const uint16_t *)part->residual +
-						  lane_offset(part->ld_residual, token, feature));
+		if (EPILOGUE == GEMM_TEMPORAL) {
+			inner = lane_load(&at, at.inner, part->ld_inner, j);
+			residual[j % 2] = lane_load(&at, at.residual, part->ld_residual, j);
+		}
+		if (EPILOGUE == GEMM_RESIDUAL && j + 1 < PATCHES)
+			residual[(j + 1) % 2] =
+				lane_load(&at, at.residual, part->ld_residual, j + 1);
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			v[2 * i] += bias[i % 2];
-			v[2 * i + 1] += bias[i % 2];
+			if (EPILOGUE != GEMM_TEMPORAL) {
+				v[2 * i] += bias[i % 2];
+				v[2 * i + 1] += bias[i % 2];
+			}
 			if (EPILOGUE == GEMM_SILU)
 				gemm_activate(1, &v[2 * i], &v[2 * i + 1]);
 		}
-		if (EPILOGUE == GEMM_RESIDUAL && part->inner)
+		if (EPILOGUE == GEMM_TEMPORAL)
 			add_patch(patch, inner, v);
-		if (EPILOGUE == GEMM_RESIDUAL) {
+		if (has_other) {
 #pragma unroll
 			for (int i = 0; i < 8; i++)
 				v[i] *= gate[i / 2 % 2];
-			add_patch(patch, residual, v);
+			add_patch(patch, residual[j % 2], v);
 		}
 #pragma unroll
 		for (int i = 0; i < 4; i++)
 			w[i] = bf16_pack(v[2 * i], v[2 * i + 1]);
-		residual = patch_store(patch, w);
-		if (valid)
-			global_store_16((uint16_t *)part->y +
-						lane_offset(part->ldy, token, feature),
-					residual);
+		result = patch_store(patch, w);
+		if (at.left > j * PATCH_TOKENS)
+			global_store_16(at.y + 2 * PATCH_TOKENS * j * part->ldy, result);
 	}
 }
 
-/* One warpgroup's 64 features of a tile. Feeds the ring, unless a warpgroup of its own does. */
-template <bool LOADER>
+/* Loads the step that comes next. By a whole warp, for one thread's sake. */
+static __device__ __forceinline__ void feed_load(const struct gemm_params *p,
+						 const struct gemm_feed *f)
+{
+	const struct gemm_source from = gemm_feed_source(p, f);
+	const uint32_t to = f->ring.data + f->ring.stage * STAGE_BYTES;
+	const uint32_t full = f->ring.full + 8 * f->ring.stage;
+	const int box = p->box ? p->box : TOKENS;
+
+	if (f->index >= p->tiles)
+		return;
+	mbarrier_wait(f->ring.empty + 8 * f->ring.stage, f->ring.parity ^ 1);
+	if (elect_one()) {
+		mbarrier_arrive_expect(full, STAGE_BYTES);
+		tma_load_2d(to + X_BYTES, from.weight, full, f->step * DEPTH, from.weight_row);
+		for (int i = 0; i < TOKENS; i += box) {
+			const bool left = f->term == GEMM_BEFORE && p->has_left && p->box &&
+					  f->tile.row + i < p->shift;
+			const CUtensorMap *map = left ? &p->left : from.x;
+			const int row = i + (left ? f->tile.row : from.x_row);
+
+			tma_load_2d(to + i * DEPTH * 2, map, full, f->step * DEPTH, row);
+		}
+	}
+	__syncwarp();
+}
+
+/* The feed waits in shared memory; one lane writes what all have. */
+static __device__ __forceinline__ void feed_keep(struct gemm_feed *feed, const struct gemm_feed *f)
+{
+	__syncwarp();
+	if (threadIdx.x % 32 == 0)
+		*feed = *f;
+	__syncwarp();
+}
+
+static __device__ __forceinline__ void feed_step(const struct gemm_params *p,
+						 struct gemm_feed *feed)
+{
+	struct gemm_feed f = *feed;
+
+	feed_load(p, &f);
+	gemm_feed_pass<TOKENS, FEATURES, DEPTH>(p, &f, 1);
+	feed_keep(feed, &f);
+}
+
+/* This warp has read the stage. */
+static __device__ __forceinline__ void stage_read(uint32_t empty)
+{
+	if (threadIdx.x % 32 == 0)
+		mbarrier_arrive(empty);
+}
+
+/* One warpgroup's 64 features of a tile; the first warp of all feeds the ring. */
 static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const struct gemm_params *p,
 						  struct gemm_ring *ring, struct gemm_feed *feed,
 						  int steps, uint32_t features)
@@ -157,96 +237,72 @@ static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const str
 		mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
 		wgmma_fence();
 #pragma unroll
-		for (int k = 0; k < DEPTH / 16; k++) {
-			const int keep = i > 0 || k > 0;
-
-			if (LOADER) {
-				wgmma_ss_120(d, a + 2 * k, b + 2 * k, keep);
-				wgmma_ss_120(d + 60, a + 2 * k, b + 120 * 128 / 16 + 2 * k, keep);
-			} else {
-				wgmma_ss_240(d, a + 2 * k, b + 2 * k, keep);
-			}
-		}
+		for (int k = 0; k < DEPTH / 16; k++)
+			wgmma_ss_240(d, a + 2 * k, b + 2 * k, i > 0 || k > 0);
 		wgmma_commit();
 		wgmma_wait<1>();
-		if (i > 0 && threadIdx.x % 32 == 0)
-			mbarrier_arrive(before);
-		if (!LOADER && warp == 0)
-			gemm_feed_load<TOKENS, FEATURES, DEPTH>(p, feed);
-		if (!LOADER)
-			gemm_feed_next<TOKENS, FEATURES, DEPTH, STAGES>(p, feed);
+		if (i > 0)
+			stage_read(before);
+		if (warp == 0)
+			feed_step(p, feed);
 		before = ring->empty + 8 * ring->stage;
-		gemm_ring_next<STAGES>(ring);
+		gemm_ring_next(ring);
 	}
 	wgmma_wait<0>();
-	if (threadIdx.x % 32 == 0)
-		mbarrier_arrive(before);
+	stage_read(before);
 }
 
-template <bool LOADER, int EPILOGUE>
-static __device__ __forceinline__ void work(const struct gemm_params *p, struct gemm_ring *ring,
-					    struct gemm_feed *feed, uint32_t patch)
-{
-	const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-
-	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
-		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
-		float d[TOKENS / 2];
-
-		accumulate<LOADER>(d, p, ring, feed, gemm_steps(p, &t, DEPTH),
-				   X_BYTES + group * 64 * DEPTH * 2);
-		finish<EPILOGUE>(p, &p->part[t.part], d, t.row,
-				 t.column + group * 64 + threadIdx.x % 128 / 32 * 16, patch);
-	}
-}
-
-template <bool LOADER, int EPILOGUE>
-static __device__ __forceinline__ void gemm(const struct gemm_params *p)
+template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 {
 	extern __shared__ __align__(1024) uint8_t shared[];
-	const uint32_t base = shared_address(shared);
+	const uint32_t base = shared_address(shared), barriers = base + STAGES * STAGE_BYTES;
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+	const uint32_t patch = barriers + BARRIER_BYTES + FEED_BYTES + warp * PATCH_BYTES;
+	/* Of the loading warp; in registers it would cost all the others too. */
+	struct gemm_feed *feed =
+		(struct gemm_feed *)(shared + STAGES * STAGE_BYTES + BARRIER_BYTES);
 	struct gemm_ring ring = {
 		.data = base,
-		.full = base + STAGES * STAGE_BYTES,
-		.empty = base + STAGES * STAGE_BYTES + 8 * STAGES,
+		.full = barriers,
+		.empty = barriers + 8 * STAGES,
+		.stages = STAGES,
 		.stage = 0,
 		.parity = 0,
 	};
-	const uint32_t patch = base + STAGES * STAGE_BYTES + 128 + threadIdx.x / 32 * PATCH_BYTES;
-	struct gemm_feed feed;
 
+	static_assert(sizeof(*feed) <= FEED_BYTES, "room for the feed");
 	if (threadIdx.x == 0)
-		gemm_ring_init<STAGES>(&ring, 4 * GROUPS);
+		gemm_ring_init(&ring, 4 * GROUPS);
 	__syncthreads();
 	dependency_wait();
 	dependency_launch();
 
-	gemm_feed_init<TOKENS, FEATURES>(p, &ring, &feed);
-	if (LOADER && threadIdx.x >= 128 * GROUPS) {
-		registers_give<LOADER_REGISTERS>();
-		while (threadIdx.x < 128 * GROUPS + 32 && feed.index < p->tiles) {
-			gemm_feed_load<TOKENS, FEATURES, DEPTH>(p, &feed);
-			gemm_feed_next<TOKENS, FEATURES, DEPTH, STAGES>(p, &feed);
-		}
-	} else {
-		if (LOADER)
-			registers_take<WORKER_REGISTERS>();
-		for (int i = 0; !LOADER && i < STAGES - 1; i++) {
-			if (threadIdx.x < 32)
-				gemm_feed_load<TOKENS, FEATURES, DEPTH>(p, &feed);
-			gemm_feed_next<TOKENS, FEATURES, DEPTH, STAGES>(p, &feed);
-		}
-		work<LOADER, EPILOGUE>(p, &ring, &feed, patch);
+	if (warp == 0) {
+		struct gemm_feed begin;
+
+		gemm_feed_init<TOKENS, FEATURES>(p, &ring, &begin);
+		feed_keep(feed, &begin);
+		for (int i = 0; i < STAGES - 1; i++)
+			feed_step(p, feed);
+	}
+	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
+		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
+		float d[TOKENS / 2];
+
+		accumulate(d, p, &ring, feed, gemm_steps(p, &t, DEPTH),
+			   X_BYTES + warp / 4 * 64 * DEPTH * 2);
+		finish<EPILOGUE>(p, &p->part[t.part], d, t.row, t.column + warp * 16, patch);
 	}
 }
 
-#define GEMM_KERNEL(name, loader, epilogue)                                        \
-	extern "C" __global__ void __launch_bounds__(128 * (GROUPS + (loader)), 1) \
-		name(const __grid_constant__ struct gemm_params params)            \
-	{                                                                          \
-		gemm<loader, epilogue>(&params);                                   \
+#define GEMM_KERNEL(name, epilogue)                                     \
+	extern "C" __global__ void __launch_bounds__(128 * GROUPS, 1)   \
+		name(const __grid_constant__ struct gemm_params params) \
+	{                                                               \
+		gemm<epilogue>(&params);                                \
 	}
 
-GEMM_KERNEL(gemm_wgmma_240x192, false, GEMM_PLAIN)
-GEMM_KERNEL(gemm_wgmma_240x192_silu, false, GEMM_SILU)
-GEMM_KERNEL(gemm_wgmma_240x192_residual, false, GEMM_RESIDUAL)
+GEMM_KERNEL(gemm_wgmma_240x192, GEMM_PLAIN)
+GEMM_KERNEL(gemm_wgmma_240x192_silu, GEMM_SILU)
+GEMM_KERNEL(gemm_wgmma_240x192_residual, GEMM_RESIDUAL)
+GEMM_KERNEL(gemm_wgmma_240x192_temporal, GEMM_TEMPORAL)

@@ -72,6 +72,7 @@
 	X(gemm_mma, gemm_mma_128x128_any) \
 	X(gemm_mma, gemm_mma_64x64_any) \
 	CUDA_GEMM(X, gemm_wgmma, 240x192) \
+	X(gemm_wgmma, gemm_wgmma_240x192_temporal) \
 	X(gemm_any, gemm_any)
 
 /* A kernel for each epilogue: kernels/cuda/gemm.h. */
