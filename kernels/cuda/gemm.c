@@ -26,44 +26,22 @@ enum { NONE = -1, MOST = 8, BARRIER_BYTES = 128 };
 	CUDA_KERNEL_##name, CUDA_KERNEL_##name##_silu, CUDA_KERNEL_##name##_residual, \
 		CUDA_KERNEL_##name##_##temporal
 
-_Static_assert(RING(128, 256, 32, 4) <= CUDA_PORTABLE_SHARED, "the largest portable tile");
+_Static_assert(4 * 2 * (128 + 256) * 32 + BARRIER_BYTES <= CUDA_PORTABLE_SHARED,
+	       "four stages of the largest portable tile");
 
+/* clang-format off */
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
-	{ { EACH(gemm_wgmma_240x192, temporal), NONE },
-	  240,
-	  192,
-	  64,
-	  384,
-	  1,
-	  4,
-	  12 * 512,
-	  true,
-	  1.4f },
+	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, true, 1.4f },
 	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, false, 1.0f },
 	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, false, 0.97f },
 	{ { EACH(gemm_mma_128x128, residual), CUDA_KERNEL_gemm_mma_128x128_any },
-	  128,
-	  128,
-	  32,
-	  128,
-	  2,
-	  MOST,
-	  0,
-	  false,
-	  0.97f },
+	  128, 128, 32, 128, 2, MOST, 0, false, 0.97f },
 	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, false, 0.92f },
 	{ { NONE, NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
-	  64,
-	  64,
-	  32,
-	  128,
-	  3,
-	  MOST,
-	  0,
-	  false,
-	  0.7f },
+	  64, 64, 32, 128, 3, MOST, 0, false, 0.7f },
 };
+/* clang-format on */
 
 enum { TILINGS = sizeof(tilings) / sizeof(tilings[0]), ANY_TILE = 64, ANY_THREADS = 256 };
 
