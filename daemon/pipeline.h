@@ -71,6 +71,7 @@ struct pipeline_engine {
 	struct sana_model *(*model_unref)(struct sana_model *model);
 	struct sana_model *(*model_ref)(struct sana_model *model);
 	const char *(*model_backend)(const struct sana_model *model);
+	const char *(*model_backend_note)(const struct sana_model *model);
 	int (*prompt_create)(struct sana_model *model, const char *text, struct sana_prompt **ret,
 			     struct sana_error *error);
 	struct sana_prompt *(*prompt_unref)(struct sana_prompt *prompt);
@@ -109,7 +110,7 @@ typedef int (*pipeline_screen)(void *context, const struct sana_picture *picture
 			       const struct sana_frame_info *info);
 
 struct pipeline_options {
-	struct sana_model_options model; /* strings are copied; backend NULL: the best that opens */
+	struct sana_model_options model;   /* strings are copied; backend NULL: "auto" */
 	struct sana_stream_options stream; /* width, height 0: the model's default */
 	int fps_num, fps_den;		   /* of the output clock; 0: 24 */
 	int source_width, source_height, source_fps_num, source_fps_den; /* wishes; 0: any */
@@ -144,7 +145,7 @@ struct pipeline *pipeline_destroy(struct pipeline *pipeline);
 
 enum pipeline_event_kind {
 	PIPELINE_EVENT_LOADING, /* text: what; percent */
-	PIPELINE_EVENT_BACKEND, /* name: one that did not open; text: why; the next is tried */
+	PIPELINE_EVENT_BACKEND, /* name: the one that runs; text: why no better one does */
 	PIPELINE_EVENT_MODEL,	/* weights are resident; text: directory; name: back end */
 	PIPELINE_EVENT_WARM,	/* one chunk ran: the first frame is as quick as any */
 	PIPELINE_EVENT_RUNNING, /* the first edited frame of a source is shown, or again after a loss */

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 enum {
-	BACKENDS = 8,
 	/* Chunks run before the daemon calls itself ready: the first of a history and an ordinary one. */
 	WARM_CHUNKS = 2,
 	WARM_FRAMES = 4096, /* far more than two chunks have */
@@ -22,6 +21,7 @@ const struct pipeline_engine pipeline_engine_sana = {
 	.model_ref = sana_model_ref,
 	.model_unref = sana_model_unref,
 	.model_backend = sana_model_backend,
+	.model_backend_note = sana_model_backend_note,
 	.prompt_create = sana_prompt_create,
 	.prompt_unref = sana_prompt_unref,
 	.stream_open = sana_stream_open,
@@ -71,35 +71,15 @@ static void loading(void *context, const char *what, double fraction)
 	(void)pthread_mutex_unlock(&p->lock);
 }
 
-/* Another back end may do better than one that failed so. */
-static bool is_backend_matter(const struct sana_error *error)
-{
-	return strncmp(error->name, "backend.", 8) == 0 || strcmp(error->name, "memory") == 0;
-}
-
-/* By name, or each in turn: the CPU, which always opens, last. */
 static int model_open(struct pipeline *p, struct sana_model **ret, struct sana_error *error)
 {
 	struct sana_model_options options = p->options.model;
-	struct sana_backend_info info[BACKENDS];
-	const int count = MIN_OF(sana_backends(info, BACKENDS), BACKENDS);
-	int r = -ENODEV;
 
 	options.progress = loading;
 	options.progress_context = p;
-	if (options.backend)
-		return api(p)->model_open(&options, ret, error);
-	for (int pass = 0; pass < 2; pass++)
-		for (int i = 0; i < count; i++) {
-			if ((strcmp(info[i].name, "cpu") == 0) != (pass == 1))
-				continue;
-			options.backend = info[i].name;
-			r = api(p)->model_open(&options, ret, error);
-			if (r == 0 || !is_backend_matter(error))
-				return r;
-			say(p, PIPELINE_EVENT_BACKEND, info[i].name, error->text);
-		}
-	return r;
+	if (!options.backend)
+		options.backend = "auto";
+	return api(p)->model_open(&options, ret, error);
 }
 
 static void engine_close(struct pipeline *p)
@@ -142,6 +122,9 @@ static int engine_open(struct pipeline *p, struct sana_error *error)
 	atomic_fetch_add(&e->rebuilds, 1);
 	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
 	    p->model_directory ? p->model_directory : p->model_shape);
+	if (*api(p)->model_backend_note(model))
+		say(p, PIPELINE_EVENT_BACKEND, api(p)->model_backend(model),
+		    api(p)->model_backend_note(model));
 	return 0;
 }
 
@@ -499,12 +482,19 @@ static void engine_wait(struct pipeline *p)
 	beat(p);
 }
 
+/* A GPU that is gone, or whose context a kernel has spoilt: only a new start of it helps. */
+static bool is_final(const struct sana_error *error)
+{
+	return strcmp(error->name, "backend.lost") == 0 ||
+	       strcmp(error->name, "backend.kernel") == 0;
+}
+
 static void engine_failed(struct pipeline *p, const struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
 
 	fault_set(&p->events, FAULT_ENGINE, error);
-	if (!e->stream || ++e->failures >= FAILURES || !e->warm) {
+	if (!e->stream || ++e->failures >= FAILURES || !e->warm || is_final(error)) {
 		engine_close(p);
 		backoff_fail(&e->backoff, p, 0);
 		/* A model is dearer to open than a camera. */

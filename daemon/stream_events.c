@@ -227,8 +227,7 @@ static void on_event(struct live_stream *s, const struct pipeline_event *event)
 			       event->percent);
 		break;
 	case PIPELINE_EVENT_BACKEND:
-		log_notice("The back end %s does not open, another is tried: %s", event->name,
-			   event->text);
+		log_notice("The model runs on the %s: %s", event->name, event->text);
 		break;
 	case PIPELINE_EVENT_MODEL:
 		on_model(s, event);

@@ -97,6 +97,12 @@ static const char *model_backend(const struct sana_model *model)
 	return "cpu";
 }
 
+static const char *model_backend_note(const struct sana_model *model)
+{
+	(void)model;
+	return "";
+}
+
 static int prompt_create(struct sana_model *model, const char *text, struct sana_prompt **ret,
 			 struct sana_error *error)
 {
@@ -274,6 +280,7 @@ const struct pipeline_engine fake_engine_api = {
 	.model_ref = model_ref,
 	.model_unref = model_unref,
 	.model_backend = model_backend,
+	.model_backend_note = model_backend_note,
 	.prompt_create = prompt_create,
 	.prompt_unref = prompt_unref,
 	.stream_open = stream_open,
