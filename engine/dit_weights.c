@@ -74,12 +74,19 @@ static void time_load(struct loader *l, int c, struct time_weights *t)
 struct time_buffers {
 	float *sinusoid; /* F32 [entries][256] */
 	void *input, *hidden, *tau_silu;
-	float *tau, *t0; /* F32 [entries][C], [entries][6C] */
+	float *tau, *t0;	   /* F32 [entries][C], [entries][6C] */
+	void *mlp0, *mlp2, *block; /* prepared matrices, where a back end wants them so */
 };
 
-static void time_layout(struct arena *a, size_t act, int entries, int c, struct time_buffers *t)
+static size_t prepared_bytes(const struct backend *b, const struct kernel_weight *w)
 {
-	const size_t rows = (size_t)entries;
+	return b->table->weights_on_device ? b->table->weight_prepare_bytes(b->device, w) : 0;
+}
+
+static void time_layout(struct arena *a, const struct backend *b, const struct time_weights *w,
+			int entries, int c, struct time_buffers *t)
+{
+	const size_t rows = (size_t)entries, act = activation_bytes(b);
 
 	t->sinusoid = arena_take(a, "time", rows * SCHEDULE_SINUSOID, sizeof(float));
 	t->input = arena_take(a, "time", rows * SCHEDULE_SINUSOID, act);
@@ -87,6 +94,22 @@ static void time_layout(struct arena *a, size_t act, int entries, int c, struct 
 	t->tau_silu = arena_take(a, "time", rows * c, act);
 	t->tau = arena_take(a, "time", rows * c, sizeof(float));
 	t->t0 = arena_take(a, "time", rows * 6 * c, sizeof(float));
+	t->mlp0 = arena_take(a, "time", prepared_bytes(b, &w->mlp0), 1);
+	t->mlp2 = arena_take(a, "time", prepared_bytes(b, &w->mlp2), 1);
+	t->block = arena_take(a, "time", prepared_bytes(b, &w->block), 1);
+}
+
+/* The matrices stay where they are in the file unless ops cannot read them there. */
+static void time_prepare(struct op_context *op, const struct time_buffers *t,
+			 struct time_weights *w)
+{
+	const struct backend *b = op->backend;
+
+	if (!b->table->weights_on_device)
+		return;
+	op_note(op, b->table->weight_prepare(b->device, &w->mlp0, t->mlp0, op->queue));
+	op_note(op, b->table->weight_prepare(b->device, &w->mlp2, t->mlp2, op->queue));
+	op_note(op, b->table->weight_prepare(b->device, &w->block, t->block, op->queue));
 }
 
 /* τ = W2·silu(W0·e + b0) + b2;  t0 = t_block(silu(τ)). (dit §3.3) */
@@ -143,6 +166,7 @@ static int time_compute(struct loader *l, const struct time_weights *w, const fl
 {
 	const struct kernel_backend *table = l->backend->table;
 	struct op_context op = { .backend = l->backend, .queue = l->queue, .planning = true };
+	struct time_weights placed = *w;
 	struct time_buffers buffers;
 	struct arena arena;
 	void *memory;
@@ -150,7 +174,7 @@ static int time_compute(struct loader *l, const struct time_weights *w, const fl
 	int r;
 
 	arena_measure(&arena);
-	time_layout(&arena, activation_bytes(l->backend), entries, c, &buffers);
+	time_layout(&arena, l->backend, w, entries, c, &buffers);
 	time_run(&op, w, &buffers, entries, c);
 	(void)arena_take(&arena, "workspace", op.workspace.bytes, 1);
 	if (op.status < 0 || arena.overflowed)
@@ -160,12 +184,13 @@ static int time_compute(struct loader *l, const struct time_weights *w, const fl
 	if (r < 0)
 		return r;
 	arena_place(&arena, memory, bytes);
-	time_layout(&arena, activation_bytes(l->backend), entries, c, &buffers);
+	time_layout(&arena, l->backend, w, entries, c, &buffers);
 	op.workspace.data = arena_take(&arena, "workspace", op.workspace.bytes, 1);
 	op.planning = false;
 	op_upload(&op, buffers.sinusoid, sinusoid,
 		  (size_t)entries * SCHEDULE_SINUSOID * sizeof(float));
-	time_run(&op, w, &buffers, entries, c);
+	time_prepare(&op, &buffers, &placed);
+	time_run(&op, &placed, &buffers, entries, c);
 	op_download(&op, ret_tau, buffers.tau, (size_t)entries * c * sizeof(float));
 	op_download(&op, ret_t0, buffers.t0, (size_t)entries * 6 * c * sizeof(float));
 	r = op_wait(&op);
