@@ -99,6 +99,7 @@ static void stream_fill(struct main_config *config)
 	pipeline_settings_fill(s, &p->settings);
 	stream->source = s->source.identity;
 	stream->prompt = s->prompt.initial;
+	stream->policy = s->model.policy;
 	stream->autostart = s->autostart;
 	stream->sink_count = MIN_OF(s->output.sinks.count, PIPELINE_SINKS);
 	for (int i = 0; i < stream->sink_count; i++)

@@ -187,6 +187,8 @@ static void base_take(struct live_stream_base *base, const struct live_stream_co
 {
 	(void)snprintf(base->source, sizeof(base->source), "%s", config->source);
 	(void)snprintf(base->prompt, sizeof(base->prompt), "%s", config->prompt);
+	(void)snprintf(base->policy, sizeof(base->policy), "%.63s",
+		       config->policy ? config->policy : "");
 	base->sinks = config->sink_count;
 	for (int i = 0; i < config->sink_count; i++)
 		(void)snprintf(base->sink[i], sizeof(base->sink[i]), "%s", config->sinks[i]);
@@ -200,7 +202,10 @@ static int base_apply(struct live_stream *s, const struct live_stream_config *co
 	int r = 0;
 
 	base_take(&now, config);
-	if (!old || strcmp(old->source, now.source) != 0)
+	/* At the start the back end is not known yet: then it is looked at when the model is open. */
+	if (old && now.policy[0] && strcmp(old->policy, now.policy) != 0)
+		r = live_stream_set_policy(s, now.policy, error);
+	if (r == 0 && (!old || strcmp(old->source, now.source) != 0))
 		r = live_stream_set_source(s, now.source, error);
 	if (r == 0 &&
 	    (!old || old->sinks != now.sinks || memcmp(old->sink, now.sink, sizeof(now.sink)) != 0))

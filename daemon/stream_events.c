@@ -182,6 +182,20 @@ static void on_source(struct live_stream *s, const struct pipeline_event *from)
 	stream_say(s, &event);
 }
 
+/* The configuration asks for a policy that does not run here: what does, runs, and it is said. */
+static void policy_look(struct live_stream *s)
+{
+	struct live_event event = { .kind = LIVE_EVENT_FAULT };
+	struct sana_error error = { 0 };
+
+	if (!s->base.policy[0] || stream_policy_check(s->backend, s->base.policy, &error) == 0)
+		return;
+	log_warning("%s", error.text);
+	memcpy(event.name, error.name, sizeof(event.name));
+	memcpy(event.text, error.text, sizeof(event.text));
+	stream_say(s, &event);
+}
+
 static void on_model(struct live_stream *s, const struct pipeline_event *from)
 {
 	s->model_open = true;
@@ -190,6 +204,7 @@ static void on_model(struct live_stream *s, const struct pipeline_event *from)
 	(void)snprintf(s->backend, sizeof(s->backend), "%.31s", from->name);
 	log_info("The model %s runs on the back end %s, policy %s.", s->model, s->backend,
 		 stream_policy_of(s->backend));
+	policy_look(s);
 	stream_say_property(s, "Model");
 	stream_say_property(s, "Backend");
 	stream_say_property(s, "Policy");

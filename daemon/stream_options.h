@@ -13,6 +13,7 @@ struct live_stream_config {
 	const char *source;		  /* identity; "" : none until set_source */
 	const char *sinks[PIPELINE_SINKS];
 	int sink_count;
+	const char *policy; /* NULL or "": the back end's own; one it lacks is a fault, said once */
 	const char *prompt; /* in force from the start; "" : the stream waits for one */
 	bool autostart; /* starts by itself, at once: what there is is shown while the model loads */
 };

@@ -26,6 +26,7 @@ struct live_stream {
 	/* As the configuration said last: what differs after a reload is applied. */
 	struct live_stream_base {
 		char source[PIPELINE_IDENTITY_BYTES], prompt[PIPELINE_PROMPT_BYTES];
+		char policy[64];
 		char sink[PIPELINE_SINKS][LIVE_SINK_BYTES];
 		int sinks;
 	} base;

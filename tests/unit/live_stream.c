@@ -161,8 +161,10 @@ static void test_states(void **state)
 	int event;
 
 	(void)state;
+	live.options.config.policy = "fp8";
 	start();
 	assert_int_equal(live_stream_state(live.stream), LIVE_STATE_WARMING);
+	(void)wait_event(0, LIVE_EVENT_FAULT, "policy.unsupported");
 	wait_state(LIVE_STATE_RUNNING);
 	assert_true(live_stream_is_ready(live.stream));
 	assert_string_equal(live_stream_backend(live.stream), "cpu");
@@ -279,6 +281,11 @@ static void test_reload(void **state)
 	assert_int_equal(live_stream_reload(live.stream, &error), 0);
 	assert_int_equal(live_stream_sinks(live.stream, &sinks), 2);
 	assert_string_equal(live_stream_source(live.stream), "pattern:");
+	live.reloaded.policy = "nvfp4";
+	assert_int_equal(live_stream_reload(live.stream, &error), -ENOTSUP);
+	assert_string_equal(error.name, "policy.unsupported");
+	live.reloaded.policy = "fp32";
+	assert_int_equal(live_stream_reload(live.stream, &error), 0);
 	live.reloaded.source = "v4l2:other";
 	assert_int_equal(live_stream_reload(live.stream, &error), 0);
 	assert_string_equal(live_stream_source(live.stream), "v4l2:other");
