@@ -45,22 +45,39 @@ static int source_open(void *context, const struct media_source_wish *wish,
 
 /* ------------------------------------------------------------------------------------------ sinks */
 
+/* "film.mp4" is taken, too, while there is a "film.partial.mp4": what a crash left of a recording. */
+static bool is_taken(const char *path, int stem)
+{
+	_cleanup_(freep) char *partial = NULL;
+
+	if (access(path, F_OK) == 0)
+		return true;
+	if (asprintf(&partial, "%.*s.partial%s", stem, path, path + stem) < 0) {
+		partial = NULL;
+		return true;
+	}
+	return access(partial, F_OK) == 0;
+}
+
 /* "film.mp4", "film-2.mp4", …: a recording never takes the place of another one. */
 static int file_name_free(const char *path, char **ret)
 {
 	const char *slash = strrchr(path, '/');
 	const char *dot = strrchr(path, '.');
 	const int stem = dot && dot > slash ? (int)(dot - path) : (int)strlen(path);
+	char *name;
 
 	for (int n = 1; n < FILE_NAMES; n++) {
-		const int r = n == 1 ? asprintf(ret, "%s", path) :
-				       asprintf(ret, "%.*s-%d%s", stem, path, n, path + stem);
+		const int r = n == 1 ? asprintf(&name, "%s", path) :
+				       asprintf(&name, "%.*s-%d%s", stem, path, n, path + stem);
 
 		if (r < 0)
 			return -ENOMEM;
-		if (access(*ret, F_OK) < 0)
+		if (!is_taken(name, (int)(strlen(name) - strlen(path + stem)))) {
+			*ret = name;
 			return 0;
-		free(*ret);
+		}
+		free(name);
 	}
 	return -EEXIST;
 }
@@ -73,12 +90,10 @@ static int file_open(const struct media_sink_wish *wish, struct media_sink **ret
 	int r;
 
 	r = file_name_free(file_path(wish->path), &path);
-	if (r < 0) {
-		path = NULL;
+	if (r < 0)
 		return sana_error_set(error, r, "sink.exists",
 				      "%.200s: no name is left; move old recordings away.",
 				      file_path(wish->path));
-	}
 	own.path = path;
 	own.durable = true;
 	return media_sink_open(&own, ret, error);

@@ -193,12 +193,11 @@ static int memory_take(struct pipeline *p, struct sana_error *error)
 {
 	const int queued =
 		p->chunk_frames + MIN_OF(p->first_chunk_frames + p->chunk_frames, PACER_CAPACITY);
-	const int sinks = SINK_SLOTS * (SINK_WAITING + 1);
+	/* Mostly all sinks hold the same pictures; those that block hold others. */
+	const int sinks = PIPELINE_SINKS * (SINK_WAITING + 1);
 	int r;
 
-	/* Sinks hold the same frames mostly: one for each that is behind is plenty. */
-	r = frame_pool_create(p->width, p->height, queued + SPARE_PICTURES + MIN_OF(sinks, 12),
-			      &p->pool);
+	r = frame_pool_create(p->width, p->height, queued + SPARE_PICTURES + sinks, &p->pool);
 	if (r == 0)
 		r = ring_init(&p->capture.ring, p->chunk_frames);
 	if (r == 0)

@@ -153,6 +153,24 @@ static void sink_write(struct sink_slot *s, const struct mail *mail)
 	sink_measure(p, mail);
 }
 
+static void sink_try(struct sink_slot *s)
+{
+	struct sana_error error = { 0 };
+	const char *partial;
+
+	if (sink_open(s, &error) < 0) {
+		sink_fail(s, &error);
+		return;
+	}
+	/* Writing to a device is little work; the encoder of a recording is not. */
+	partial = media_sink_info(s->sink)->partial_path;
+	if (!partial || !*partial)
+		pipeline_thread_is_light();
+	atomic_fetch_add(&s->opens, 1);
+	atomic_store(&s->watched, true);
+	atomic_store(&s->open, true);
+}
+
 static void sink_turn(struct sink_slot *s)
 {
 	struct pipeline *p = s->pipeline;
@@ -160,19 +178,12 @@ static void sink_turn(struct sink_slot *s)
 	struct mail mail = { 0 };
 	const bool mailed = mailbox_wait(&s->mailbox, deadline_ns, &mail);
 	const struct wanted wanted = pipeline_wanted(p);
-	struct sana_error error = { 0 };
 	bool watched;
 
 	if (!wanted.active) {
 		sink_close(s, MEDIA_FINISH_COMPLETE);
 	} else if (!s->sink && !backoff_waits(&s->backoff, p)) {
-		if (sink_open(s, &error) < 0) {
-			sink_fail(s, &error);
-		} else {
-			atomic_fetch_add(&s->opens, 1);
-			atomic_store(&s->watched, true);
-			atomic_store(&s->open, true);
-		}
+		sink_try(s);
 	}
 	if (s->sink) {
 		watched = media_sink_is_watched(s->sink);
@@ -192,7 +203,6 @@ void *sink_main(void *argument)
 	struct pipeline *p = s->pipeline;
 	bool works = true;
 
-	pipeline_thread_is_light();
 	while (works) {
 		sink_turn(s);
 		(void)pthread_mutex_lock(&p->lock);

@@ -41,7 +41,8 @@ struct media_sink_wish {
 	bool overwrite; /* the final name may exist */
 	/*
 	 * Video files: what is older than a few seconds can be played when the program or the machine
-	 * dies. MP4 in fragments, on the disk every second; a faster encoder setting.
+	 * dies. MP4 in fragments, on the disk every second; a faster encoder setting. Closing one that
+	 * could not be finished leaves the partial file where it is.
 	 */
 	bool durable;
 	int threads;	/* of the encoder; 0: one per core */

@@ -60,7 +60,8 @@ static void file_close(struct media_sink *sink)
 	if (f->format)
 		(void)avio_closep(&f->format->pb);
 	avformat_free_context(f->format);
-	if (f->unfinished)
+	/* What is durable is worth keeping: all but the last second can be played. */
+	if (f->unfinished && !(f->durable && f->sink.info.frames > 0))
 		(void)unlink(f->partial);
 	free(f->partial);
 	free(f->path);

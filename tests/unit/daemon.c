@@ -78,14 +78,19 @@ static void process_exec(struct process *p, char *const arguments[])
 	_exit(127);
 }
 
-static void process_start(struct process *p, const char *option, const char *value)
+/* In the directory of an earlier one, or one of its own. */
+static void process_start_in(struct process *p, const struct scratch *scratch, const char *option,
+			     const char *value)
 {
 	char text[8192], path[256], file[256], here[4096];
 	char *const arguments[] = { (char *)binary(), "--config",    file, "--session",
 				    (char *)option,   (char *)value, NULL };
 
 	memset(p, 0, sizeof(*p));
-	scratch_create(&p->scratch);
+	if (scratch)
+		p->scratch = *scratch;
+	else
+		scratch_create(&p->scratch);
 	(void)snprintf(path, sizeof(path), "%s", scratch_path(&p->scratch, "out.mp4"));
 	assert_non_null(getcwd(here, sizeof(here)));
 	(void)snprintf(text, sizeof(text), config, here, path);
@@ -96,6 +101,11 @@ static void process_start(struct process *p, const char *option, const char *val
 	assert_true(p->pid >= 0);
 	if (p->pid == 0)
 		process_exec(p, arguments);
+}
+
+static void process_start(struct process *p, const char *option, const char *value)
+{
+	process_start_in(p, NULL, option, value);
 }
 
 static void log_print(struct process *p)
@@ -286,7 +296,7 @@ static void test_hang(void **state)
 /* Killed in the middle: the recording is playable up to there. */
 static void test_killed(void **state)
 {
-	struct process p;
+	struct process p, again;
 	int64_t frames;
 
 	(void)state;
@@ -298,7 +308,17 @@ static void test_killed(void **state)
 	frames = film_frames(&p, "out.partial.mp4");
 	print_message("playable: %lld frames\n", (long long)frames);
 	assert_true(frames > 24);
-	process_finish(&p);
+	/* Started again, as systemd does: what was recorded stays, the new recording has another name. */
+	(void)close(p.notify);
+	scratch_delete(&p.scratch, "notify");
+	process_start_in(&again, &p.scratch, NULL, NULL);
+	wait_for(&again, &again.ready, 1, START_S, "READY=1");
+	wait_status(&again, "running", 30 * SLOW);
+	assert_true(WIFEXITED(process_end(&again, SIGTERM)));
+	assert_int_equal(film_frames(&again, "out.partial.mp4"), frames);
+	print_message("and again: %lld frames\n", (long long)film_frames(&again, "out-2.mp4"));
+	assert_true(film_frames(&again, "out-2.mp4") > 0);
+	process_finish(&again);
 }
 
 int main(void)
