@@ -8,7 +8,7 @@ edit=${BUILD:-build}/bin/sana-edit
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 failures=0 checks=0
-small=(--size 32x32 --threads 1 --prompt 'make it sepia')
+small=(--size 32x32 --threads 1 --backend cpu --prompt 'make it sepia')
 
 fail() {
 	echo "FAIL: $1"

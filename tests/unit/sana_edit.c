@@ -83,9 +83,10 @@ static json_t *edit(const char *in, const char *out, const char *more)
 	FILE *pipe;
 	int status;
 
-	(void)snprintf(command, sizeof(command),
-		       "%s/bin/sana-edit '%s' '%s' --json --size %dx%d --threads 1 %s",
-		       build ? build : "build", in, out, SIDE, SIDE, more);
+	(void)snprintf(
+		command, sizeof(command),
+		"%s/bin/sana-edit '%s' '%s' --json --size %dx%d --threads 1 --backend cpu %s",
+		build ? build : "build", in, out, SIDE, SIDE, more);
 	pipe = popen(command, "re");
 	assert_non_null(pipe);
 	while (fgets(line, sizeof(line), pipe)) {

@@ -33,6 +33,7 @@ struct edit_rate {
 };
 
 struct edit_options {
+	bool backend_said; /* --backend was given */
 	const char *in, *out;
 	struct edit_prompt *prompt; /* [prompts], the first one at frame 0; on the heap */
 	size_t prompts;

@@ -32,7 +32,7 @@ static const char usage[] =
 	"  --overwrite             replace OUT if it exists\n"
 	"  --keep-partial          an interrupted run gives OUT its name all the same\n"
 	"  --threads N             worker threads (default: one per core)\n"
-	"  --backend NAME          back end (default cpu)\n"
+	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
 	"  --json                  events as JSON lines on stdout (on stderr when OUT is -)\n"
 	"  --quiet                 errors and warnings only\n"
 	"  --help, --version\n"
@@ -203,6 +203,7 @@ static int value_take(struct edit_options *options, int option, const char *valu
 			       0;
 	case OPT_BACKEND:
 		options->model.backend = value;
+		options->backend_said = true;
 		return 0;
 	}
 	return 1;
@@ -286,7 +287,7 @@ int edit_options_parse(int count, char **arguments, struct edit_options *ret)
 {
 	int option, r = 0;
 
-	*ret = (struct edit_options){ .duration = { .frame = -1 } };
+	*ret = (struct edit_options){ .duration = { .frame = -1 }, .model.backend = "auto" };
 	sana_stream_options_init(&ret->stream);
 	while (r == 0 && (option = getopt_long(count, arguments, "", long_options, NULL)) != -1) {
 		if (option == OPT_PROMPT_AT)

@@ -251,6 +251,9 @@ static void tell_start(struct run *run)
 		edit_report_warning(&run->report,
 				    "The model's VAE decoder was converted from one that is "
 				    "not causal: expect blurred motion (see docs/models.md).");
+	/* The line above names the back end; why it is not the GPU matters to who asked for one. */
+	if (run->options->backend_said && sana_model_backend_note(run->model)[0])
+		edit_report_warning(&run->report, "%s", sana_model_backend_note(run->model));
 	if (sink->note[0])
 		edit_report_warning(&run->report, "%s", sink->note);
 }
