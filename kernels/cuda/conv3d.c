@@ -13,7 +13,6 @@ enum {
 	TAPS = 27,
 	NARROW = 64, /* channels of a tile */
 	WIDE = 128,
-	MMA_BLOCKS = 2,	      /* of conv3d_mma that share a multiprocessor */
 	MAX_SPLITS = 16,      /* of a sum */
 	MAX_WAVES = 3,	      /* of blocks, when sums are split: bounds the workspace */
 	LEAST_CHUNKS = 3,     /* of a split: shorter ones are mostly start and end */
@@ -25,9 +24,9 @@ enum conv_kind { CONV_PLAIN, CONV_MMA, CONV_WGMMA };
 struct conv_plan {
 	enum conv_kind kind;
 	int channels; /* made by the convolution */
-	int tile_h, tile_w, patches_h, patches_w;
-	int tile_pixels, tile_channels;
+	int patches_h, patches_w, tile_channels;
 	int tiles_m, tiles_n, splits;
+	bool walks;	  /* resident blocks go from tile to tile */
 	size_t workspace; /* never less for a larger size */
 };
 
@@ -60,29 +59,6 @@ static int conv_channels(const struct kernel_conv3d *op)
 	return -1;
 }
 
-/* The patch that covers a frame with the fewest tiles and fits the border's room. */
-static void choose_patch(const struct kernel_conv3d *op, struct conv_plan *plan)
-{
-	int best = INT_MAX;
-
-	for (int w = 1; w <= CONV3D_TILE_PIXELS && w <= op->width; w++) {
-		int h = CONV3D_TILE_PIXELS / w, tiles;
-
-		if ((h + 2) * (w + 2) > CONV3D_HALO_PIXELS)
-			h = CONV3D_HALO_PIXELS / (w + 2) - 2;
-		if (h < 1)
-			break;
-		h = ceil_div(op->height, ceil_div(op->height, h));
-		tiles = ceil_div(op->height, h) * ceil_div(op->width, w);
-		/* Of equals the widest: its rows are longest in memory. */
-		if (tiles > best)
-			continue;
-		best = tiles;
-		plan->tile_h = h;
-		plan->tile_w = w;
-	}
-}
-
 /*
  * Into how many parts the sum is cut, so that blocks fill the multiprocessors: the share of them that
  * works in the last wave, less a little for adding the parts up.
@@ -91,13 +67,11 @@ static void choose_splits(const struct kernel_device *device, const struct kerne
 			  struct conv_plan *plan)
 {
 	const bool wgmma = plan->kind == CONV_WGMMA;
-	const int slots = device->properties.multiprocessors * (wgmma ? 1 : MMA_BLOCKS);
+	const int slots = device->properties.multiprocessors;
 	const int chunks = 3 * ceil_div(op->cin, wgmma ? CONV3D_WGMMA_CHUNK : CONV3D_CHUNK);
 	const int64_t tiles = (int64_t)plan->tiles_m * plan->tiles_n;
-	const size_t tile_bytes = sizeof(float) * (size_t)plan->tile_pixels * WIDE;
-	/* Tiles of 8×16, which the best patch needs at most. */
-	const size_t most = (size_t)op->frames * (size_t)ceil_div(op->height, 8) *
-			    (size_t)ceil_div(op->width, 8) * (size_t)plan->tiles_n * MAX_SPLITS;
+	const size_t tile_bytes = sizeof(float) * CONV3D_TILE_PIXELS * WIDE;
+	const size_t most = (size_t)tiles * MAX_SPLITS;
 	const size_t room = (size_t)MAX_WAVES * (size_t)slots;
 	double best = 0;
 
@@ -121,19 +95,15 @@ static void plan_tiles(const struct kernel_device *device, const struct kernel_c
 {
 	plan->tile_channels = plan->channels <= NARROW ? NARROW : WIDE;
 	plan->tiles_n = ceil_div(plan->channels, plan->tile_channels);
-	if (plan->kind == CONV_WGMMA) {
-		plan->tile_h = plan->tile_w = 8;
-		plan->tile_pixels = CONV3D_WGMMA_PIXELS;
-	} else {
-		choose_patch(op, plan);
-		plan->tile_pixels = CONV3D_TILE_PIXELS;
-	}
-	plan->patches_h = ceil_div(op->height, plan->tile_h);
-	plan->patches_w = ceil_div(op->width, plan->tile_w);
-	plan->tiles_m = op->frames * plan->patches_h * plan->patches_w;
-	if (plan->kind == CONV_WGMMA)
-		plan->tiles_m = ceil_div(plan->tiles_m, CONV3D_WGMMA_PATCHES);
+	plan->patches_h = ceil_div(op->height, 8);
+	plan->patches_w = ceil_div(op->width, 8);
+	plan->tiles_m = ceil_div(op->frames * plan->patches_h * plan->patches_w, CONV3D_PATCHES);
 	choose_splits(device, op, plan);
+	if (plan->kind == CONV_WGMMA)
+		plan->walks = plan->splits == 1 && op->resample == KERNEL_RESAMPLE_NONE &&
+			      op->cout % 8 == 0;
+	else
+		plan->walks = plan->splits == 1 && op->resample != KERNEL_SPACE_TO_DEPTH;
 }
 
 /* 0, −EINVAL outside the contract, −ENOTSUP for what does not fit the kernels' numbers. */
@@ -179,19 +149,23 @@ static int conv_check(const struct kernel_conv3d *op, const struct conv_plan *pl
 	return op->weight->prepared ? 0 : -ENOTSUP;
 }
 
-/* The weight as [27][rows][cin], boxes of 64 channels of the rows of a tile. */
-static int map_weight(struct kernel_device *device, struct conv3d_params *p)
+/* The weight as [kt][kh][kw][rows][cin]; a box is what the kernel copies at once. */
+static int map_weight(struct kernel_device *device, const struct conv_plan *plan,
+		      struct conv3d_params *p)
 {
-	const cuuint64_t sizes[] = { (cuuint64_t)p->cin, (cuuint64_t)p->rows, TAPS };
-	const cuuint64_t strides[] = { 2 * sizes[0], 2 * sizes[0] * sizes[1] };
-	const cuuint32_t box[] = { CONV3D_WGMMA_CHUNK, (cuuint32_t)p->tile_channels, 1 };
-	const cuuint32_t steps[] = { 1, 1, 1 };
+	const bool wgmma = plan->kind == CONV_WGMMA;
+	const cuuint64_t row = 2 * (cuuint64_t)p->cin, tap = row * (cuuint64_t)p->rows;
+	const cuuint64_t sizes[] = { (cuuint64_t)p->cin, (cuuint64_t)p->rows, 3, 3, 3 };
+	const cuuint64_t strides[] = { row, tap, 3 * tap, 9 * tap };
+	const cuuint32_t steps[] = { 1, 1, 1, 1, 1 };
+	const cuuint32_t box[] = { wgmma ? CONV3D_WGMMA_CHUNK : CONV3D_DEPTH,
+				   (cuuint32_t)p->tile_channels, 1, wgmma ? 1 : 3, 1 };
 
 	return cuda_status(device->driver.cuTensorMapEncodeTiled(
-		&p->weight_map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)(uintptr_t)p->weight,
+		&p->weight_map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, (void *)(uintptr_t)p->weight,
 		sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-		CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-		CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+		wgmma ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_32B,
+		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
 static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *plan,
@@ -226,10 +200,6 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 		.stride_h = resampled ? op->stride_h : 1,
 		.stride_w = resampled ? op->stride_w : 1,
 		.drop = resampled && op->drop_first_frame,
-		.patches = plan->kind == CONV_WGMMA,
-		.tile_pixels = plan->tile_pixels,
-		.tile_h = plan->tile_h,
-		.tile_w = plan->tile_w,
 		.patches_h = plan->patches_h,
 		.patches_w = plan->patches_w,
 		.tile_channels = plan->tile_channels,
@@ -251,16 +221,25 @@ static unsigned int conv_shared_bytes(const struct conv_plan *plan)
 	return CONV3D_SHARED_BYTES(n);
 }
 
+static enum cuda_kernel product_kernel(const struct conv_plan *plan)
+{
+	const bool wide = plan->tile_channels == WIDE;
+
+	if (plan->kind == CONV_MMA)
+		return wide ? CUDA_KERNEL_conv3d_mma_n128 : CUDA_KERNEL_conv3d_mma_n64;
+	if (plan->walks)
+		return wide ? CUDA_KERNEL_conv3d_wgmma_n128 : CUDA_KERNEL_conv3d_wgmma_n64;
+	return wide ? CUDA_KERNEL_conv3d_wgmma_n128_once : CUDA_KERNEL_conv3d_wgmma_n64_once;
+}
+
 static int launch_product(struct kernel_device *device, struct kernel_queue *queue,
 			  const struct conv_plan *plan, const struct conv3d_params *p)
 {
-	const bool wide = plan->tile_channels == WIDE, wgmma = plan->kind == CONV_WGMMA;
+	const bool wgmma = plan->kind == CONV_WGMMA;
+	const int tiles = plan->tiles_m * plan->tiles_n, slots = device->properties.multiprocessors;
 	struct cuda_launch launch = {
-		.kernel = wgmma ? wide ? CUDA_KERNEL_conv3d_wgmma_n128 :
-					 CUDA_KERNEL_conv3d_wgmma_n64 :
-			  wide	? CUDA_KERNEL_conv3d_mma_n128 :
-				  CUDA_KERNEL_conv3d_mma_n64,
-		.grid = { (unsigned int)(plan->tiles_m * plan->tiles_n),
+		.kernel = product_kernel(plan),
+		.grid = { (unsigned int)(plan->walks && slots < tiles ? slots : tiles),
 			  (unsigned int)plan->splits },
 		.block = { wgmma ? CONV3D_WGMMA_THREADS : CONV3D_THREADS },
 		.shared_bytes = conv_shared_bytes(plan),
@@ -280,8 +259,9 @@ static int launch_product(struct kernel_device *device, struct kernel_queue *que
 		return r;
 	launch = (struct cuda_launch){
 		.kernel = CUDA_KERNEL_conv3d_finish,
-		.grid = { launch.grid[0], (unsigned int)plan->tile_pixels / 64 },
+		.grid = { launch.grid[0], CONV3D_TILE_PIXELS / CONV3D_STAGE_ROWS },
 		.block = { CONV3D_FINISH_THREADS },
+		.shared_bytes = sizeof(float) * CONV3D_STAGE_ROWS * (WIDE + CONV3D_STAGE_PAD),
 		.params = p,
 	};
 	return cuda_launch(device, queue, &launch);
@@ -354,8 +334,8 @@ int cuda_run_conv3d(struct kernel_device *device, const void *params, struct ker
 	if (r < 0)
 		return r;
 	params_fill(op, &plan, &p);
-	if (plan.kind == CONV_WGMMA)
-		r = map_weight(device, &p);
+	if (plan.kind != CONV_PLAIN)
+		r = map_weight(device, &plan, &p);
 	if (r >= 0 && (op->y || op->y_norm))
 		r = launch_product(device, queue, &plan, &p);
 	if (r >= 0 && op->y_norm && !p.y_norm)

@@ -5,312 +5,483 @@
 #include "kernels/cuda/conv3d.cuh"
 
 enum {
-	A_BYTES = CONV3D_HALO_PIXELS * CONV3D_CHUNK * 2,
-	A_PIECES = (CONV3D_HALO_PIXELS * 4 + CONV3D_THREADS - 1) / CONV3D_THREADS, /* per thread */
-	TAPS = 9,								   /* (kh, kw) */
-	M_TILES = 4, /* of 16 pixels, per warp */
-	WARP_PIXELS = 16 * M_TILES,
+	HALO = 10,
+	PATCH_ROWS = HALO * HALO,
+	A_ROWS = CONV3D_PATCHES * PATCH_ROWS,
+	A_BYTES = A_ROWS * CONV3D_CHUNK * 2,
+	A_PIECES = (A_ROWS * 4 + CONV3D_THREADS - 1) / CONV3D_THREADS, /* 16 bytes, per thread */
+	STAGES = CONV3D_B_STAGES,
+	DEPTH = CONV3D_DEPTH,
+	WARPS = CONV3D_THREADS / 32,
+	STAGE_ROWS = CONV3D_STAGE_ROWS,
 };
 
-/* What a block and its threads keep during the sum. NT: columns of 8 channels per warp. */
-template <int NT> struct mma_state {
-	uint32_t shared_a, shared_b;
-	const int *offset;	/* of border pixels inside a frame; −1 zero (shared memory) */
-	const uint16_t *weight; /* row and piece of this thread of the next weights to copy */
-	uint32_t rows_valid;	/* bit i: weight row + 32·i counts */
-	uint32_t to;		/* swizzled place of this thread's first 16-byte piece */
-	int from_a[M_TILES];	/* border pixel of this lane's row */
-	uint32_t half_a;	/* which 16 bytes of a row's 32 */
-	uint32_t from_b;
-	float d[M_TILES][NT][4];
-	uint32_t a[2][M_TILES][4], b[2][NT / 2][4];
+struct tables {
+	uint64_t a_full[2], a_empty[2], b_full[STAGES], b_empty[STAGES];
+	const uint16_t *frame[3][CONV3D_PATCHES];
 };
 
-static __device__ __forceinline__ uint32_t b_bytes(int nt)
+static_assert(sizeof(struct tables) <= 192, "shared memory");
+
+/* A position in the sum: chunk c of 32 channels (tap kt = c / per_tap), column kw, half k of the chunk. */
+struct position {
+	int c, kt, ci, kw, k;
+};
+
+static __device__ __forceinline__ void position_set(const struct conv3d_params &p, int c,
+						    struct position *at)
 {
-	return 2 * nt * 8 * CONV3D_CHUNK * 2;
+	const int per_tap = (p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK;
+
+	at->c = c;
+	at->kt = c / per_tap;
+	at->ci = (c - at->kt * per_tap) * CONV3D_CHUNK;
+	at->kw = at->k = 0;
 }
 
-/* Fills the table of border pixels too; a barrier must follow. */
-template <int NT>
-static __device__ __forceinline__ void mma_init(const struct conv3d_params &p,
-						struct mma_state<NT> &s, unsigned char *shared,
-						int h0, int w0, int n0)
+/* The next stage of weights: halves, columns, chunks. True when a chunk begins. */
+static __device__ __forceinline__ bool position_next(const struct conv3d_params &p,
+						     struct position *at)
 {
-	const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-	const int pitch = p.tile_w + 2, halo = (p.tile_h + 2) * pitch;
-	int *offset = (int *)(shared + 2 * A_BYTES + CONV3D_B_STAGES * b_bytes(NT));
-
-	s.shared_a = shared_address(shared);
-	s.shared_b = s.shared_a + 2 * A_BYTES;
-	s.offset = offset;
-	for (int i = tid; i < CONV3D_HALO_PIXELS; i += CONV3D_THREADS)
-		offset[i] = i < halo ? conv3d_offset(p, h0 + i / pitch - 1, w0 + i % pitch - 1) :
-				       -1;
-	s.rows_valid = 0;
-#pragma unroll
-	for (int i = 0; i < NT / 2; i++)
-		s.rows_valid |= (uint32_t)(n0 + (tid >> 2) + 32 * i < p.channels) << i;
-	s.to = swizzle_64(tid >> 2, tid & 3);
-#pragma unroll
-	for (int m = 0; m < M_TILES; m++) {
-		const int r = (warp & 1) * WARP_PIXELS + 16 * m + (lane & 15);
-
-		s.from_a[m] = r < p.tile_h * p.tile_w ? r / p.tile_w * pitch + r % p.tile_w : 0;
+	if (at->k == 0 && at->ci + DEPTH < p.cin) {
+		at->k = 1;
+		return false;
 	}
-	s.half_a = lane >> 4;
-	s.from_b = s.shared_b + swizzle_64((warp >> 1) * NT * 8 + (lane & 7) + ((lane >> 4) << 3),
-					   (lane >> 3) & 1);
-#pragma unroll
-	for (int m = 0; m < M_TILES; m++)
-#pragma unroll
-		for (int n = 0; n < NT; n++)
-#pragma unroll
-			for (int i = 0; i < 4; i++)
-				s.d[m][n][i] = 0;
-}
-
-/* Pixels 32·i … of a chunk with its border, channels from ci on, to buffer `buffer`. */
-template <int NT>
-static __device__ __forceinline__ void load_a(const struct conv3d_params &p,
-					      const struct mma_state<NT> &s, const uint16_t *frame,
-					      int ci, int i, int buffer)
-{
-	const int channel = ci + (threadIdx.x & 3) * 8, pixel = (threadIdx.x >> 2) + 32 * i;
-
-	if (pixel < CONV3D_HALO_PIXELS) {
-		const int offset = s.offset[pixel];
-		const bool counts = offset >= 0 && channel < p.cin;
-
-		cp_async_16(s.shared_a + buffer * A_BYTES + s.to + i * 32 * CONV3D_CHUNK * 2,
-			    counts ? frame + offset + channel : frame, counts ? 16 : 0);
+	at->k = 0;
+	if (++at->kw < 3)
+		return false;
+	at->kw = 0;
+	at->c++;
+	at->ci += CONV3D_CHUNK;
+	if (at->ci >= p.cin) {
+		at->ci = 0;
+		at->kt++;
 	}
-}
-
-/* The next weights, channels from ci on, to stage `stage`. */
-template <int NT>
-static __device__ __forceinline__ void load_b(const struct conv3d_params &p,
-					      struct mma_state<NT> &s, int ci, int stage)
-{
-	const bool channels = ci + (threadIdx.x & 3) * 8 < p.cin;
-
-#pragma unroll
-	for (int i = 0; i < NT / 2; i++) {
-		const bool counts = channels && (s.rows_valid >> i & 1);
-
-		cp_async_16(s.shared_b + stage * b_bytes(NT) + s.to + i * 32 * CONV3D_CHUNK * 2,
-			    counts ? s.weight + (size_t)(i * 32 * p.cin) : p.weight,
-			    counts ? 16 : 0);
-	}
-	s.weight += (size_t)p.rows * p.cin;
-}
-
-/* The next weights to copy are those of tap (kt, 0, 0). */
-template <int NT>
-static __device__ __forceinline__ void seek_b(const struct conv3d_params &p,
-					      struct mma_state<NT> &s, int n0, int kt, int ci)
-{
-	s.weight = (const uint16_t *)p.weight +
-		   ((size_t)kt * TAPS * p.rows + n0 + (threadIdx.x >> 2)) * p.cin + ci +
-		   (threadIdx.x & 3) * 8;
-}
-
-/* Operands of 16 of the sum: half k of a chunk, of border pixels `shift` further on. */
-template <int NT>
-static __device__ __forceinline__ void fragments(struct mma_state<NT> &s, int which, int k,
-						 int shift, int buffer, int stage)
-{
-#pragma unroll
-	for (int m = 0; m < M_TILES; m++) {
-		const uint32_t pixel = s.from_a[m] + shift;
-
-		ldmatrix_x4(s.a[which][m],
-			    s.shared_a + buffer * A_BYTES + swizzle_64(pixel, s.half_a + 2 * k));
-	}
-#pragma unroll
-	for (int n = 0; n < NT / 2; n++)
-		ldmatrix_x4(s.b[which][n],
-			    (s.from_b ^ (32 * k)) + stage * b_bytes(NT) + n * 16 * 64);
-}
-
-template <int NT>
-static __device__ __forceinline__ void products(struct mma_state<NT> &s, int which)
-{
-#pragma unroll
-	for (int n = 0; n < NT; n++)
-#pragma unroll
-		for (int m = 0; m < M_TILES; m++)
-			mma_bf16(s.d[m][n], s.a[which][m], s.b[which][n / 2][n % 2 * 2],
-				 s.b[which][n / 2][n % 2 * 2 + 1]);
+	return true;
 }
 
 /*
- * The sum over chunks [first, last), chunk c being channels from (c mod per_tap)·32 on of tap kt = c /
- * per_tap. The weights of (kh, kw) are in stage kw; their copies are issued two steps before, those of
- * the next chunk's pixels during this one's first steps. Operands are read half a step ahead.
+ * A warp multiplies a pair of patches by NT·8 channels. A fragment of 16 pixels is a row of 8 of either
+ * patch, so that tap kh of output row m reads fragment m + kh: ten of them serve all three.
+ */
+template <int NT> struct mma_state {
+	struct tables *tables;
+	uint32_t shared_a, shared_b; /* pixels 0, weights, pixels 1: in this order */
+	uint32_t a_phase, b_phase;   /* bit i: parity of the first use of barrier i in this tile */
+	int offset[A_PIECES];	     /* of this thread's pixels inside a frame; −1 zero */
+	uint32_t from_b;
+	float d[8][NT][4];
+	uint32_t a[HALO][4], b[3][NT / 2][4];
+};
+
+template <int NT> static __device__ __forceinline__ constexpr int tile_channels(void)
+{
+	return NT * 8 * 4;
+}
+
+template <int NT> static __device__ __forceinline__ constexpr int stage_bytes(void)
+{
+	return 3 * tile_channels<NT>() * DEPTH * 2;
+}
+
+/* Bytes from one buffer of pixels to the other: the weights are between them. */
+template <int NT> static __device__ __forceinline__ constexpr int a_stride(void)
+{
+	return A_BYTES + STAGES * stage_bytes<NT>();
+}
+
+/* Which pair of patches and which channels a warp has. */
+static __device__ __forceinline__ int warp_pair(void)
+{
+	return threadIdx.x >> 5 & 1;
+}
+
+template <int NT> static __device__ __forceinline__ int warp_column(void)
+{
+	return (threadIdx.x >> 6) * NT * 8;
+}
+
+template <int NT>
+static __device__ __forceinline__ void mma_init(struct mma_state<NT> &s, unsigned char *shared)
+{
+	const int lane = threadIdx.x & 31;
+
+	s.shared_a = shared_address(shared);
+	s.shared_b = s.shared_a + A_BYTES;
+	s.tables = (struct tables *)(shared + STAGES * stage_bytes<NT>() + 2 * A_BYTES);
+	s.a_phase = s.b_phase = 0;
+	s.from_b = s.shared_b +
+		   swizzle_32(warp_column<NT>() + (lane & 7) + ((lane >> 4) << 3), lane >> 3 & 1);
+	if (threadIdx.x)
+		return;
+	for (int i = 0; i < 2; i++) {
+		mbarrier_init(shared_address(&s.tables->a_full[i]), CONV3D_THREADS);
+		mbarrier_init(shared_address(&s.tables->a_empty[i]), WARPS);
+	}
+	for (int i = 0; i < STAGES; i++) {
+		mbarrier_init(shared_address(&s.tables->b_full[i]), 1);
+		mbarrier_init(shared_address(&s.tables->b_empty[i]), WARPS);
+	}
+	mbarrier_init_fence();
+}
+
+/* -------------------------------------------------------------------------------------- copies */
+
+/* Byte of 16-byte piece `piece` of pixel `column` of a border's row: neighbours in other banks. */
+static __device__ __forceinline__ uint32_t swizzle_pixel(int pixel, int column, int piece)
+{
+	return pixel * 64 + ((piece ^ (column >> 1 & 3)) << 4);
+}
+
+/* The pixels of a chunk, all threads together, to buffer `buffer`; its barrier counts what arrives. */
+template <int NT>
+static __device__ __forceinline__ void copy_pixels(const struct conv3d_params &p,
+						   const struct mma_state<NT> &s, int kt, int ci,
+						   int buffer)
+{
+	const int piece = threadIdx.x & 3, channel = ci + piece * 8;
+
+#pragma unroll
+	for (int i = 0; i < A_PIECES; i++) {
+		const int pixel = (threadIdx.x >> 2) + CONV3D_THREADS / 4 * i;
+
+		if (pixel < A_ROWS) {
+			const uint16_t *frame = s.tables->frame[kt][pixel / PATCH_ROWS];
+			const bool counts = s.offset[i] >= 0 && channel < p.cin;
+
+			cp_async_16(s.shared_a + buffer * a_stride<NT>() +
+					    swizzle_pixel(pixel, pixel % HALO, piece),
+				    counts ? frame + s.offset[i] + channel : frame,
+				    counts ? 16 : 0);
+		}
+	}
+	cp_async_arrive(shared_address(&s.tables->a_full[buffer]));
+}
+
+/* The weights of a stage, [kh][channel][16]; one thread. */
+template <int NT>
+static __device__ __forceinline__ void copy_weights(const struct conv3d_params &p,
+						    const struct mma_state<NT> &s,
+						    const struct position &at, int n0, int stage)
+{
+	const uint32_t full = shared_address(&s.tables->b_full[stage]);
+
+	mbarrier_arrive_expect(full, stage_bytes<NT>());
+	tma_load_5d(s.shared_b + stage * stage_bytes<NT>(), &p.weight_map, full,
+		    at.ci + at.k * DEPTH, n0, at.kw, 0, at.kt);
+}
+
+/* Where the pixels of this thread are; of a residual only the way to L2. */
+template <int NT>
+static __device__ __forceinline__ void tile_locate(const struct conv3d_params &p,
+						   struct mma_state<NT> &s, int tile_m, int n0)
+{
+	const int tid = threadIdx.x, first = tile_m * CONV3D_PATCHES;
+	const int pixel = conv3d_pixel(p, tile_m, tid);
+	int t, h, w;
+
+#pragma unroll
+	for (int i = 0; i < A_PIECES; i++) {
+		const int a = (tid >> 2) + CONV3D_THREADS / 4 * i, r = a % PATCH_ROWS;
+
+		s.offset[i] = a < A_ROWS && conv3d_patch(p, first + a / PATCH_ROWS, &t, &h, &w) ?
+				      conv3d_offset(p, h + r / HALO - 1, w + r % HALO - 1) :
+				      -1;
+	}
+	if (tid < 3 * CONV3D_PATCHES) {
+		if (!conv3d_patch(p, first + tid / 3, &t, &h, &w))
+			t = 0;
+		s.tables->frame[tid % 3][tid / 3] = conv3d_frame(p, t, tid % 3);
+	}
+	if (p.residual && pixel >= 0) {
+		const uint16_t *row = (const uint16_t *)p.residual + (size_t)pixel * p.cout + n0;
+
+		prefetch_l2(row);
+		prefetch_l2(row + min(tile_channels<NT>(), p.cout - n0) - 1);
+	}
+}
+
+/*
+ * A tile's first copies: chunk `first` of its pixels and all but one stage of weights. Of shared memory
+ * nothing but the last stage and the second buffer may be in use.
+ */
+template <int NT>
+static __device__ __forceinline__ void
+tile_begin(const struct conv3d_params &p, struct mma_state<NT> &s, int tile, int first, int last)
+{
+	const int n0 = tile % p.tiles_n * tile_channels<NT>();
+	struct position at;
+
+	tile_locate(p, s, tile / p.tiles_n, n0);
+	__syncthreads();
+	position_set(p, first, &at);
+	copy_pixels(p, s, at.kt, at.ci, 0);
+	for (int i = 0; i < STAGES - 1 && threadIdx.x == 0 && at.c < last; i++) {
+		copy_weights(p, s, at, n0, i);
+		(void)position_next(p, &at);
+	}
+	__syncwarp();
+}
+
+/* ------------------------------------------------------------------------------------ products */
+
+/* Address of this lane's part of the first fragment. */
+template <int NT>
+static __device__ __forceinline__ uint32_t rows_address(const struct mma_state<NT> &s,
+							const struct position &at, int buffer)
+{
+	const int lane = threadIdx.x & 31, column = (lane & 7) + at.kw;
+	const int patch = 2 * warp_pair() + (lane >> 3 & 1);
+
+	return s.shared_a + buffer * a_stride<NT>() +
+	       swizzle_pixel(patch * PATCH_ROWS + column, column, 2 * at.k + (lane >> 4));
+}
+
+template <int NT>
+static __device__ __forceinline__ void load_row(struct mma_state<NT> &s, uint32_t rows, int row)
+{
+	ldmatrix_x4(s.a[row], rows + row * HALO * CONV3D_CHUNK * 2);
+}
+
+template <int NT>
+static __device__ __forceinline__ void load_weights(struct mma_state<NT> &s, int stage, int kh)
+{
+#pragma unroll
+	for (int n = 0; n < NT / 2; n++)
+		ldmatrix_x4(s.b[kh][n], s.from_b + stage * stage_bytes<NT>() +
+						(kh * tile_channels<NT>() + 16 * n) * DEPTH * 2);
+}
+
+template <int NT>
+static __device__ __forceinline__ void products(struct mma_state<NT> &s, int m, int kh)
+{
+#pragma unroll
+	for (int n = 0; n < NT; n++)
+		mma_bf16(s.d[m][n], s.a[m + kh], s.b[kh][n / 2][n % 2 * 2],
+			 s.b[kh][n / 2][n % 2 * 2 + 1]);
+}
+
+/* In the middle of stage i: the copies for later ones. Buffers are free since the last stage or chunk. */
+template <int NT>
+static __device__ __forceinline__ void
+copies(const struct conv3d_params &p, const struct mma_state<NT> &s, int i, int first, int last,
+       int n0, const struct position &at, const struct position &feed)
+{
+	const int before = (i + STAGES - 1) % STAGES, other = ~(at.c - first) & 1;
+
+	if (at.kw == 1 && at.k == 0 && at.c + 1 < last) {
+		const bool wraps = at.ci + CONV3D_CHUNK >= p.cin;
+
+		if (at.c > first)
+			mbarrier_wait(shared_address(&s.tables->a_empty[other]),
+				      ((at.c - first - 1) >> 1 ^ s.a_phase >> other) & 1);
+		copy_pixels(p, s, at.kt + wraps, wraps ? 0 : at.ci + CONV3D_CHUNK, other);
+	}
+	if (i % WARPS == threadIdx.x >> 5 && (threadIdx.x & 31) == 0 && feed.c < last) {
+		if (i > 0)
+			mbarrier_wait(shared_address(&s.tables->b_empty[before]),
+				      ((i - 1) / STAGES ^ s.b_phase >> before) & 1);
+		copy_weights(p, s, feed, n0, before);
+	}
+	__syncwarp();
+}
+
+/*
+ * The sum over chunks [first, last) of a tile that tile_begin has begun. A stage is 16 channels of the
+ * weights of one kw. Operands of the next stage are read while this one's last products run, into the
+ * registers that these free.
  */
 template <int NT>
 static __device__ __forceinline__ void sum(const struct conv3d_params &p, struct mma_state<NT> &s,
-					   int t, int n0, int first, int last)
+					   int n0, int first, int last)
 {
-	const int per_tap = (p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK, pitch = p.tile_w + 2;
-	int kt = first / per_tap, ci = (first - kt * per_tap) * CONV3D_CHUNK, buffer = 0;
-	const uint16_t *frame = conv3d_frame(p, t, kt);
+	struct position at, feed; /* of the stage being read, and of the next to be copied */
+	uint32_t rows;
+	int i;
 
-	__syncthreads();
+	position_set(p, first, &at);
+	feed = at;
+	for (i = 0; i < STAGES - 1; i++)
+		(void)position_next(p, &feed);
 #pragma unroll
-	for (int i = 0; i < A_PIECES; i++)
-		load_a(p, s, frame, ci, i, 0);
-	seek_b(p, s, n0, kt, ci);
-	load_b(p, s, ci, 0);
-	cp_async_commit();
-	load_b(p, s, ci, 1);
-	cp_async_commit();
-	cp_async_wait<1>();
-	__syncthreads();
-	fragments(s, 0, 0, 0, 0, 0);
-
-	for (int c = first; c < last; c++) {
-		const bool more = c + 1 < last, both = ci + 16 < p.cin;
-		const bool next_tap = ci + CONV3D_CHUNK >= p.cin;
-		const int next_kt = kt + next_tap, next_ci = next_tap ? 0 : ci + CONV3D_CHUNK;
-
-		if (next_tap && more)
-			frame = conv3d_frame(p, t, next_kt);
-#pragma unroll 1
-		for (int kh = 0; kh < 3; kh++) {
-#pragma unroll
-			for (int kw = 0; kw < 3; kw++) {
-				const bool ahead = kh == 2 && kw >= 1; /* into the next chunk */
-
-				fragments(s, 1, 1, kh * pitch + kw, buffer, kw);
-				if (kw == 1 && ahead)
-					seek_b(p, s, n0, next_kt, next_ci);
-				if (more || !ahead)
-					load_b(p, s, ahead ? next_ci : ci, (kw + 2) % 3);
-				if (kw < 2 && more)
-					load_a(p, s, frame, next_ci, 2 * kh + kw, buffer ^ 1);
-				cp_async_commit();
-				products(s, 0);
-				cp_async_wait<1>();
-				__syncthreads();
-				fragments(s, 0, 0,
-					  kw < 2  ? kh * pitch + kw + 1 :
-					  kh == 2 ? 0 :
-						    (kh + 1) * pitch,
-					  kw == 2 && kh == 2 ? buffer ^ 1 : buffer, (kw + 1) % 3);
-				if (both)
-					products(s, 1);
-			}
-		}
-		kt = next_kt;
-		ci = next_ci;
-		buffer ^= 1;
-	}
-	cp_async_wait<0>();
-	__syncthreads();
-}
-
-/* This warp's results as they are, to a tile of partial sums. */
-template <int NT>
-static __device__ __forceinline__ void put_partial(const struct mma_state<NT> &s, float *tile)
-{
-	const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-	const int row = (warp & 1) * WARP_PIXELS + (lane >> 2);
-	const int column = (warp >> 1) * NT * 8 + (lane & 3) * 2;
-
-#pragma unroll
-	for (int m = 0; m < M_TILES; m++)
+	for (int m = 0; m < 8; m++)
 #pragma unroll
 		for (int n = 0; n < NT; n++)
 #pragma unroll
-			for (int i = 0; i < 2; i++)
-				*(float2 *)(tile + (row + 16 * m + 8 * i) * (NT * 16) + column +
-					    8 * n) =
-					make_float2(s.d[m][n][2 * i], s.d[m][n][2 * i + 1]);
+			for (int e = 0; e < 4; e++)
+				s.d[m][n][e] = 0;
+	mbarrier_wait(shared_address(&s.tables->a_full[0]), s.a_phase & 1);
+	mbarrier_wait(shared_address(&s.tables->b_full[0]), s.b_phase & 1);
+	rows = rows_address(s, at, 0);
+	load_weights(s, 0, 0);
+#pragma unroll
+	for (int row = 0; row < HALO; row++)
+		load_row(s, rows, row);
+
+#pragma unroll 1
+	for (i = 0; at.c < last; i++) {
+		const int now = i % STAGES, next = (i + 1) % STAGES, buffer = (at.c - first) & 1;
+		bool begins;
+
+		load_weights(s, now, 1);
+#pragma unroll
+		for (int m = 0; m < 8; m++)
+			products(s, m, 0);
+		load_weights(s, now, 2);
+		copies(p, s, i, first, last, n0, at, feed);
+		(void)position_next(p, &feed);
+#pragma unroll
+		for (int m = 0; m < 8; m++)
+			products(s, m, 1);
+
+		begins = position_next(p, &at);
+		if (at.c < last) {
+			mbarrier_wait(shared_address(&s.tables->b_full[next]),
+				      ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
+			if (begins)
+				mbarrier_wait(shared_address(&s.tables->a_full[buffer ^ 1]),
+					      ((at.c - first) >> 1 ^ s.a_phase >> (buffer ^ 1)) &
+						      1);
+		}
+		rows = rows_address(s, at, (at.c - first) & 1);
+		load_weights(s, next, 0);
+		load_row(s, rows, 0);
+		load_row(s, rows, 1);
+#pragma unroll
+		for (int m = 0; m < 8; m++) {
+			products(s, m, 2);
+			load_row(s, rows, m + 2);
+		}
+		if ((threadIdx.x & 31) == 0) {
+			mbarrier_arrive(shared_address(&s.tables->b_empty[now]));
+			if (begins)
+				mbarrier_arrive(shared_address(&s.tables->a_empty[buffer]));
+		}
+	}
+	/* Uses of each barrier in this tile. */
+#pragma unroll
+	for (int j = 0; j < STAGES; j++)
+		s.b_phase ^= ((i - j + STAGES - 1) / STAGES & 1) << j;
+#pragma unroll
+	for (int j = 0; j < 2; j++)
+		s.a_phase ^= ((last - first - j + 1) / 2 & 1) << j;
+	__syncthreads();
 }
 
-/* 64 rows at a time through shared memory, where the pipeline was. */
+/* ------------------------------------------------------------------------------------- results */
+
+/* One patch of this warp's pair to rows of `pitch` floats. */
+template <int NT>
+static __device__ __forceinline__ void results_put(const struct mma_state<NT> &s, int patch,
+						   float *to, int pitch)
+{
+	const int lane = threadIdx.x & 31;
+
+	to += (lane >> 2) * pitch + warp_column<NT>() + 2 * (lane & 3);
+#pragma unroll
+	for (int m = 0; m < 8; m++)
+#pragma unroll
+		for (int n = 0; n < NT; n++)
+			*(float2 *)(to + 8 * m * pitch + 8 * n) =
+				patch ? make_float2(s.d[m][n][2], s.d[m][n][3]) :
+					make_float2(s.d[m][n][0], s.d[m][n][1]);
+}
+
+/*
+ * A tile through shared memory: a patch at a time where nothing of the next tile's first copies is, or,
+ * for cells of two frames, a pair of patches and no next tile.
+ */
 template <int NT>
 static __device__ __forceinline__ void put_tile(const struct conv3d_params &p,
-						const struct mma_state<NT> &s, float *stage,
-						int *pixel, int tile_m, int n0)
+						const struct mma_state<NT> &s,
+						unsigned char *shared, int tile_m, int n0)
 {
-	const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-	const int pitch = NT * 16 + CONV3D_STAGE_PAD;
-	const int columns = min(NT * 16, p.channels - n0);
+	const int n = tile_channels<NT>(), pitch = n + CONV3D_STAGE_PAD;
+	const bool pairs = p.resample == CONV3D_SPACE_TO_DEPTH;
+	const int rows = pairs ? STAGE_ROWS : 64;
+	float *stage = (float *)(shared + (pairs ? 0 : A_BYTES + (STAGES - 1) * stage_bytes<NT>()));
+	int *pixel = (int *)(stage + rows * pitch);
 
-	for (int half = 0; half < CONV3D_TILE_PIXELS / WARP_PIXELS; half++) {
-		if (half)
+	static_assert(64 * (tile_channels<NT>() + CONV3D_STAGE_PAD + 1) * sizeof(float) <=
+			      A_BYTES + stage_bytes<NT>(),
+		      "a patch fits");
+	for (int from = 0; from < CONV3D_TILE_PIXELS; from += rows) {
+		if (from)
 			__syncthreads();
-		if ((warp & 1) == half) {
-			float *to =
-				stage + (lane >> 2) * pitch + (warp >> 1) * NT * 8 + (lane & 3) * 2;
+#pragma unroll
+		for (int patch = 0; patch < 2; patch++) {
+			const int at = 128 * warp_pair() + 64 * patch - from;
 
-#pragma unroll
-			for (int m = 0; m < M_TILES; m++)
-#pragma unroll
-				for (int n = 0; n < NT; n++)
-#pragma unroll
-					for (int i = 0; i < 2; i++)
-						*(float2 *)(to + (16 * m + 8 * i) * pitch + 8 * n) =
-							make_float2(s.d[m][n][2 * i],
-								    s.d[m][n][2 * i + 1]);
+			if (at >= 0 && at < rows)
+				results_put(s, patch, stage + at * pitch, pitch);
 		}
-		if (threadIdx.x < WARP_PIXELS)
-			pixel[threadIdx.x] =
-				conv3d_pixel(p, tile_m, half * WARP_PIXELS + threadIdx.x);
+		if (threadIdx.x < rows)
+			pixel[threadIdx.x] = conv3d_pixel(p, tile_m, from + threadIdx.x);
 		__syncthreads();
-		conv3d_put(p, { stage, pixel, WARP_PIXELS, pitch, n0, columns, warp,
-				CONV3D_THREADS / 32, lane });
+		conv3d_put(p, { stage, pixel, rows, pitch, n0, min(n, p.channels - n0),
+				(int)threadIdx.x >> 5, WARPS, (int)threadIdx.x & 31 });
 	}
 }
 
+/* Resident blocks walk over the tiles; the next one's first copies run while results are stored. */
 template <int NT> static __device__ __forceinline__ void conv3d_mma(const struct conv3d_params &p)
 {
-	extern __shared__ __align__(1024) unsigned char shared[];
-	const int tile_m = blockIdx.x / p.tiles_n, n0 = blockIdx.x % p.tiles_n * p.tile_channels;
-	const int chunks = 3 * ((p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK), split = blockIdx.y;
+	extern __shared__ unsigned char memory[];
+	unsigned char *shared = memory + (-shared_address(memory) & 255);
+	const int n = tile_channels<NT>(), split = blockIdx.y, tiles = p.tiles_m * p.tiles_n;
+	const int chunks = 3 * ((p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK);
+	const int first = chunks * split / p.splits, last = chunks * (split + 1) / p.splits;
 	struct mma_state<NT> s;
-	int t, h, w;
 
-	(void)conv3d_patch(p, tile_m, &t, &h, &w);
-	mma_init(p, s, shared, h, w, n0);
-	sum(p, s, t, n0, chunks * split / p.splits, chunks * (split + 1) / p.splits);
-	if (p.splits > 1) {
-		put_partial(s, p.partial + ((size_t)split * gridDim.x + blockIdx.x) *
-						   (CONV3D_TILE_PIXELS * NT * 16));
-		return;
+	mma_init(s, shared);
+	tile_begin(p, s, blockIdx.x, first, last); /* its barrier is the one after mma_init too */
+	for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+		const int next = tile + gridDim.x;
+
+		sum(p, s, tile % p.tiles_n * n, first, last);
+		if (p.splits > 1) {
+			float *to =
+				p.partial + (((size_t)split * tiles + tile) * CONV3D_TILE_PIXELS +
+					     128 * warp_pair()) *
+						    n;
+
+			results_put(s, 0, to, n);
+			results_put(s, 1, to + 64 * n, n);
+			return;
+		}
+		if (next < tiles)
+			tile_begin(p, s, next, first, last);
+		put_tile(p, s, shared, tile / p.tiles_n, tile % p.tiles_n * n);
+		fence_proxy_async();
+		__syncthreads();
 	}
-	put_tile(p, s, (float *)shared,
-		 (int *)(shared + WARP_PIXELS * (NT * 16 + CONV3D_STAGE_PAD) * sizeof(float)),
-		 tile_m, n0);
 }
 
-extern "C" __global__ void __launch_bounds__(CONV3D_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(CONV3D_THREADS, 1)
 	conv3d_mma_n128(const __grid_constant__ struct conv3d_params p)
-{
-	conv3d_mma<8>(p);
-}
-
-extern "C" __global__ void __launch_bounds__(CONV3D_THREADS, 2)
-	conv3d_mma_n64(const __grid_constant__ struct conv3d_params p)
 {
 	conv3d_mma<4>(p);
 }
 
-/* Adds the partial sums of a tile in the order of the splits; 64 rows per block. */
+extern "C" __global__ void __launch_bounds__(CONV3D_THREADS, 1)
+	conv3d_mma_n64(const __grid_constant__ struct conv3d_params p)
+{
+	conv3d_mma<2>(p);
+}
+
+/* Adds the partial sums of a tile in the order of the splits; 128 rows per block. */
 extern "C" __global__ void __launch_bounds__(CONV3D_FINISH_THREADS)
 	conv3d_finish(const __grid_constant__ struct conv3d_params p)
 {
-	__shared__ float stage[64 * (128 + CONV3D_STAGE_PAD)];
-	__shared__ int pixel[64];
+	extern __shared__ float4 stage4[];
+	__shared__ int pixel[STAGE_ROWS];
+	float *stage = (float *)stage4;
 	const int tile_m = blockIdx.x / p.tiles_n, n = p.tile_channels;
-	const int n0 = blockIdx.x % p.tiles_n * n, row = 64 * blockIdx.y;
-	const size_t stride = (size_t)gridDim.x * p.tile_pixels * n;
-	const float *from = p.partial + ((size_t)blockIdx.x * p.tile_pixels + row) * n;
+	const int n0 = blockIdx.x % p.tiles_n * n, row = STAGE_ROWS * blockIdx.y;
+	const size_t stride = (size_t)gridDim.x * CONV3D_TILE_PIXELS * n;
+	const float *from = p.partial + ((size_t)blockIdx.x * CONV3D_TILE_PIXELS + row) * n;
 
-	for (int i = 4 * threadIdx.x; i < 64 * n; i += 4 * CONV3D_FINISH_THREADS) {
+	for (int i = 4 * threadIdx.x; i < STAGE_ROWS * n; i += 4 * CONV3D_FINISH_THREADS) {
 		float4 v = *(const float4 *)(from + i);
 
 		for (int split = 1; split < p.splits; split++) {
@@ -320,10 +491,10 @@ extern "C" __global__ void __launch_bounds__(CONV3D_FINISH_THREADS)
 		}
 		*(float4 *)(stage + i / n * (n + CONV3D_STAGE_PAD) + i % n) = v;
 	}
-	if (threadIdx.x < 64)
+	if (threadIdx.x < STAGE_ROWS)
 		pixel[threadIdx.x] = conv3d_pixel(p, tile_m, row + threadIdx.x);
 	__syncthreads();
-	conv3d_put(p, { stage, pixel, 64, n + CONV3D_STAGE_PAD, n0, min(n, p.channels - n0),
+	conv3d_put(p, { stage, pixel, STAGE_ROWS, n + CONV3D_STAGE_PAD, n0, min(n, p.channels - n0),
 			(int)threadIdx.x >> 5, CONV3D_FINISH_THREADS / 32, (int)threadIdx.x & 31 });
 }
 

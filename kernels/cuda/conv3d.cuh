@@ -39,14 +39,20 @@ static __device__ __forceinline__ int conv3d_offset(const struct conv3d_params &
 	return h < 0 || w < 0 ? -1 : (h * p.width + w) * p.cin;
 }
 
-/* Top left corner of a patch; false behind the last one. */
+/*
+ * Top left corner of a patch; false behind the last one. For a temporal down-sampler the two frames of a
+ * cell are neighbours, so that a pair of patches has whole cells.
+ */
 static __device__ __forceinline__ bool conv3d_patch(const struct conv3d_params &p, int patch,
 						    int *t, int *h, int *w)
 {
-	*w = patch % p.patches_w * p.tile_w;
+	const int pair = p.resample == CONV3D_SPACE_TO_DEPTH ? p.stride_t : 1, i = patch % pair;
+
+	patch /= pair;
+	*w = patch % p.patches_w * 8;
 	patch /= p.patches_w;
-	*h = patch % p.patches_h * p.tile_h;
-	*t = patch / p.patches_h;
+	*h = patch % p.patches_h * 8;
+	*t = patch / p.patches_h * pair + i;
 	return *t < p.frames;
 }
 
@@ -55,18 +61,10 @@ static __device__ __forceinline__ int conv3d_pixel(const struct conv3d_params &p
 {
 	int t, h, w;
 
-	if (p.patches) {
-		if (!conv3d_patch(p, tile * CONV3D_WGMMA_PATCHES + (r >> 6), &t, &h, &w))
-			return -1;
-		h += (r & 63) >> 3;
-		w += r & 7;
-	} else {
-		(void)conv3d_patch(p, tile, &t, &h, &w);
-		if (r >= p.tile_h * p.tile_w)
-			return -1;
-		h += r / p.tile_w;
-		w += r % p.tile_w;
-	}
+	if (!conv3d_patch(p, tile * CONV3D_PATCHES + (r >> 6), &t, &h, &w))
+		return -1;
+	h += (r & 63) >> 3;
+	w += r & 7;
 	return h < p.height && w < p.width ? (t * p.height + h) * p.width + w : -1;
 }
 
@@ -95,7 +93,7 @@ static __device__ __forceinline__ uint2 conv3d_pack4(float4 v)
  * channel n0. The warps of a block share the rows.
  */
 struct conv3d_results {
-	const float *stage;
+	float *stage;
 	const int *pixel;
 	int rows, pitch, n0, columns;
 	int warp, warps, lane;
@@ -108,7 +106,7 @@ static __device__ __forceinline__ void conv3d_put_plain4(const struct conv3d_par
 	const int c = 4 * s.lane;
 	const bool mine = c < s.columns;
 	const float4 bias = mine ? *(const float4 *)(p.bias + s.n0 + c) : make_float4(0, 0, 0, 0);
-	enum { BATCH = 4 }; /* loads in flight */
+	enum { BATCH = 8 }; /* loads in flight */
 
 	for (int first = s.warp * BATCH; first < s.rows; first += s.warps * BATCH) {
 		uint2 residual[BATCH];
@@ -211,6 +209,168 @@ static __device__ __forceinline__ void conv3d_put_up(const struct conv3d_params 
 	((uint16_t *)p.y)[to * p.cout + o] = bf16_bits(v);
 }
 
+/* Whether a tile of these columns has a fast way through a resampler. */
+static __device__ __forceinline__ bool conv3d_up8(const struct conv3d_params &p,
+						  const struct conv3d_results &s)
+{
+	return p.resample == CONV3D_DEPTH_TO_SPACE && s.columns == 128 && p.cout % 4 == 0 &&
+	       p.stride_t * p.stride_h * p.stride_w == 8;
+}
+
+/*
+ * Up by two every way, 128 channels: 16 output channels of eight pixels. The second term, x[(o mod Cin/P)·P
+ * + q], is x at the channel modulo Cin. A lane adds it to four channels, and writes four output channels of
+ * one pixel; values change lanes through the row, whose words are exchanged so that banks differ.
+ */
+static __device__ __forceinline__ void conv3d_put_up8(const struct conv3d_params &p,
+						      const struct conv3d_results &s)
+{
+	const int c = 4 * s.lane, q = s.lane >> 2, o = s.lane & 3, swap = (c >> 5) << 3;
+	const float4 bias = *(const float4 *)(p.bias + s.n0 + c);
+	const uint16_t *x = (const uint16_t *)p.x + (s.n0 + c) % p.cin;
+	enum { BATCH = 4 };
+
+	for (int first = s.warp * BATCH; first < s.rows; first += s.warps * BATCH) {
+		int pixel[BATCH];
+		uint2 skip[BATCH];
+
+#pragma unroll
+		for (int b = 0; b < BATCH; b++) {
+			pixel[b] = s.pixel[first + b];
+			skip[b] = pixel[b] < 0 ? make_uint2(0, 0) :
+						 *(const uint2 *)(x + (size_t)pixel[b] * p.cin);
+		}
+#pragma unroll
+		for (int b = 0; b < BATCH; b++) {
+			float *row = s.stage + (first + b) * s.pitch;
+			float4 v = *(const float4 *)(row + c);
+
+			v.x += bias.x + bf16_low(skip[b].x);
+			v.y += bias.y + bf16_high(skip[b].x);
+			v.z += bias.z + bf16_low(skip[b].y);
+			v.w += bias.w + bf16_high(skip[b].y);
+			__syncwarp();
+			*(float4 *)(row + (c ^ swap)) = v;
+		}
+		__syncwarp();
+#pragma unroll
+		for (int b = 0; b < BATCH; b++) {
+			const float *row = s.stage + (first + b) * s.pitch;
+			const int w = pixel[b] % p.width, h = pixel[b] / p.width % p.height;
+			const int frame = 2 * (pixel[b] / p.width / p.height) + (q >> 2) - p.drop;
+			const size_t to = ((size_t)frame * (2 * p.height) + 2 * h + (q >> 1 & 1)) *
+						  (2 * p.width) +
+					  2 * w + (q & 1);
+			float4 v;
+
+			v.x = row[(32 * o + q) ^ (o << 3)];
+			v.y = row[(32 * o + 8 + q) ^ (o << 3)];
+			v.z = row[(32 * o + 16 + q) ^ (o << 3)];
+			v.w = row[(32 * o + 24 + q) ^ (o << 3)];
+			if (pixel[b] >= 0 && frame >= 0)
+				*(uint2 *)((uint16_t *)p.y + to * p.cout + s.n0 / 8 + 4 * o) =
+					conv3d_pack4(v);
+		}
+	}
+}
+
+/* G adjacent channels of x, from channel 0 of `from` on. */
+template <int G>
+static __device__ __forceinline__ void conv3d_load_group(const uint16_t *from, float (&v)[G])
+{
+	if constexpr (G == 4) {
+		const uint2 w = *(const uint2 *)from;
+
+		v[0] = bf16_low(w.x);
+		v[1] = bf16_high(w.x);
+		v[2] = bf16_low(w.y);
+		v[3] = bf16_high(w.y);
+	} else if constexpr (G == 2) {
+		const uint32_t w = *(const uint32_t *)from;
+
+		v[0] = bf16_low(w);
+		v[1] = bf16_high(w);
+	} else {
+		v[0] = bf16_value(*from);
+	}
+}
+
+/*
+ * Down by P phases with means over G: a cell's channels k·P … k·P + P − 1 come from channel k of the
+ * convolution at the cell's P pixels and from channels k·G … k·G + G − 1 of x there. One warp per cell,
+ * a lane per k. Rows are whole pairs of patches.
+ */
+template <int ST, int SH, int SW, int G>
+static __device__ __forceinline__ void conv3d_put_cells(const struct conv3d_params &p,
+							const struct conv3d_results &s)
+{
+	constexpr int P = ST * SH * SW, ACROSS = 8 / SW, CELLS = 64 / (SH * SW);
+
+	for (int cell = s.warp; cell < s.rows / P; cell += s.warps) {
+		const int in = cell % CELLS;
+		const int row = cell / CELLS * (64 * ST) + in / ACROSS * SH * 8 + in % ACROSS * SW;
+		const int pixel = s.pixel[row];
+		const int w = pixel % p.width, h = pixel / p.width % p.height;
+		const int t = pixel / p.width / p.height;
+		const size_t to =
+			((size_t)(t / ST) * (p.height / SH) + h / SH) * (p.width / SW) + w / SW;
+
+		if (pixel < 0)
+			continue;
+#pragma unroll 2
+		for (int k = s.lane; k < s.columns; k += 32) {
+			const float bias = p.bias[s.n0 + k];
+			float x[P][G], v[P];
+
+#pragma unroll
+			for (int q = 0; q < P; q++) {
+				const int i = q / (SH * SW), j = q / SW % SH, m = q % SW;
+
+				conv3d_load_group<G>((const uint16_t *)p.x +
+							     ((size_t)pixel +
+							      ((size_t)i * p.height + j) * p.width +
+							      m) * p.cin +
+							     (s.n0 + k) * G,
+						     x[q]);
+				v[q] = s.stage[(row + 64 * i + 8 * j + m) * s.pitch + k] + bias;
+			}
+#pragma unroll
+			for (int q = 0; q < P; q++) {
+				float sum = 0;
+
+#pragma unroll
+				for (int e = 0; e < G; e++)
+					sum += x[(q * G + e) % P][(q * G + e) / P];
+				v[q] += sum / G;
+			}
+#pragma unroll
+			for (int q = 0; q < P; q += 2)
+				((uint32_t *)((uint16_t *)p.y + to * p.cout +
+					      (s.n0 + k) * P))[q / 2] = bf16_pack(v[q], v[q + 1]);
+		}
+	}
+}
+
+/* The published down-samplers; false for any other. */
+static __device__ __forceinline__ bool conv3d_put_cells_any(const struct conv3d_params &p,
+							    const struct conv3d_results &s)
+{
+	const int strides = 100 * p.stride_t + 10 * p.stride_h + p.stride_w;
+	const int group = p.cin * p.stride_t * p.stride_h * p.stride_w / p.cout;
+
+	if (p.resample != CONV3D_SPACE_TO_DEPTH)
+		return false;
+	if (strides == 222 && group == 4)
+		conv3d_put_cells<2, 2, 2, 4>(p, s);
+	else if (strides == 122 && group == 2)
+		conv3d_put_cells<1, 2, 2, 2>(p, s);
+	else if (strides == 211 && group == 1)
+		conv3d_put_cells<2, 1, 1, 1>(p, s);
+	else
+		return false;
+	return true;
+}
+
 /* All results of a tile to where they belong. */
 static __device__ __forceinline__ void conv3d_put(const struct conv3d_params &p,
 						  const struct conv3d_results &s)
@@ -221,6 +381,12 @@ static __device__ __forceinline__ void conv3d_put(const struct conv3d_params &p,
 		conv3d_put_plain4(p, s);
 		return;
 	}
+	if (conv3d_up8(p, s)) {
+		conv3d_put_up8(p, s);
+		return;
+	}
+	if (conv3d_put_cells_any(p, s))
+		return;
 	for (int r = s.warp; r < s.rows; r += s.warps) {
 		const int pixel = s.pixel[r];
 		const float *row = s.stage + r * s.pitch;

@@ -65,6 +65,8 @@
 	X(conv3d, conv3d_norm_any) \
 	X(conv3d_wgmma, conv3d_wgmma_n128) \
 	X(conv3d_wgmma, conv3d_wgmma_n64) \
+	X(conv3d_wgmma, conv3d_wgmma_n128_once) \
+	X(conv3d_wgmma, conv3d_wgmma_n64_once) \
 	CUDA_GEMM(X, gemm_mma, 128x256) \
 	CUDA_GEMM(X, gemm_mma, 128x192) \
 	CUDA_GEMM(X, gemm_mma, 128x128) \

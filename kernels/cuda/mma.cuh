@@ -154,6 +154,12 @@ static __device__ __forceinline__ uint32_t swizzle_64(uint32_t row, uint32_t chu
 	return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
 }
 
+/* Rows of 32 bytes (CU_TENSOR_MAP_SWIZZLE_32B), tile at a multiple of 256. */
+static __device__ __forceinline__ uint32_t swizzle_32(uint32_t row, uint32_t chunk)
+{
+	return row * 32 + ((chunk ^ ((row >> 2) & 1)) << 4);
+}
+
 /* --------------------------------------------------------------------- copies by single threads */
 
 /* ld.global.v4, st.global.v4, ld.shared.v4, st.shared.v4: nvcc may split a uint4 into four words. */
@@ -201,6 +207,12 @@ static __device__ __forceinline__ void cp_async_16(uint32_t to, const void *from
 		     : "memory");
 }
 
+/* prefetch.global.L2 */
+static __device__ __forceinline__ void prefetch_l2(const void *p)
+{
+	asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 /* cp.async.commit_group */
 static __device__ __forceinline__ void cp_async_commit(void)
 {
@@ -211,6 +223,12 @@ static __device__ __forceinline__ void cp_async_commit(void)
 template <int N> static __device__ __forceinline__ void cp_async_wait(void)
 {
 	asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* cp.async.mbarrier.arrive.noinc: one arrival when this thread's copies so far have landed. */
+static __device__ __forceinline__ void cp_async_arrive(uint32_t barrier)
+{
+	asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 /* ------------------------------------------------------------------------------------- barriers */
@@ -319,6 +337,16 @@ static __device__ __forceinline__ void tma_load_4d(uint32_t to, const CUtensorMa
 	asm volatile("cp.async.bulk.tensor.4d.shared::cta.global.tile.mbarrier::complete_tx::"
 		     "bytes [%0], [%1, {%3,%4,%5,%6}], [%2];" ::"r"(to),
 		     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+		     : "memory");
+}
+
+static __device__ __forceinline__ void tma_load_5d(uint32_t to, const CUtensorMap *map,
+						   uint32_t barrier, int c0, int c1, int c2, int c3,
+						   int c4)
+{
+	asm volatile("cp.async.bulk.tensor.5d.shared::cta.global.tile.mbarrier::complete_tx::"
+		     "bytes [%0], [%1, {%3,%4,%5,%6,%7}], [%2];" ::"r"(to),
+		     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
 		     : "memory");
 }
 
