@@ -207,6 +207,18 @@ void *caption_main(void *argument);
 void *present_main(void *argument);
 void *sink_main(void *argument);
 
+/* Of the engine thread: opens model and stream; closes them, if they are. */
+int engine_open(struct pipeline *pipeline, struct sana_error *error);
+void engine_close(struct pipeline *pipeline);
+
+/* Runs what a first chunk would be late by; the caption thread takes over from here on. */
+int engine_warm(struct pipeline *pipeline, struct sana_error *error);
+
+/* Puts a prompt (taken over) in force from the next chunk boundary on; or says that it is not used. */
+int engine_use(struct pipeline *pipeline, struct sana_prompt *prompt, uint64_t ticket,
+	       struct sana_error *error);
+void engine_refuse(struct pipeline *pipeline, uint64_t ticket, const struct sana_error *error);
+
 /* A cond that waits by CLOCK_MONOTONIC. */
 void pipeline_cond_init(pthread_cond_t *cond);
 

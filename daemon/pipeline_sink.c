@@ -180,11 +180,10 @@ static void sink_turn(struct sink_slot *s)
 	const struct wanted wanted = pipeline_wanted(p);
 	bool watched;
 
-	if (!wanted.active) {
+	if (!wanted.active)
 		sink_close(s, MEDIA_FINISH_COMPLETE);
-	} else if (!s->sink && !backoff_waits(&s->backoff, p)) {
+	else if (!s->sink && !backoff_waits(&s->backoff, p))
 		sink_try(s);
-	}
 	if (s->sink) {
 		watched = media_sink_is_watched(s->sink);
 		if (watched != atomic_exchange(&s->watched, watched) && watched)

@@ -1,0 +1,268 @@
+/* The engine thread's beginning: the model opened, the prompt in force, everything warm. */
+#include "daemon/pipeline_private.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+
+enum {
+	/* Chunks run before the daemon calls itself ready: the first of a history and an ordinary one. */
+	WARM_CHUNKS = 2,
+	WARM_FRAMES = 4096, /* far more than two chunks have */
+};
+
+const struct pipeline_engine pipeline_engine_sana = {
+	.model_open = sana_model_open,
+	.model_ref = sana_model_ref,
+	.model_unref = sana_model_unref,
+	.model_backend = sana_model_backend,
+	.model_backend_note = sana_model_backend_note,
+	.prompt_create = sana_prompt_create,
+	.prompt_unref = sana_prompt_unref,
+	.stream_open = sana_stream_open,
+	.stream_close = sana_stream_close,
+	.set_prompt = sana_stream_set_prompt,
+	.discard = sana_stream_discard,
+	.push = sana_stream_push,
+	.step = sana_stream_step,
+	.pull = sana_stream_pull,
+	.statistics = sana_stream_statistics,
+};
+
+static const struct pipeline_engine *api(const struct pipeline *p)
+{
+	return p->options.engine;
+}
+
+static void beat(struct pipeline *p)
+{
+	atomic_fetch_add(&p->engine.beat, 1);
+}
+
+static void say(struct pipeline *p, enum pipeline_event_kind kind, const char *name,
+		const char *text)
+{
+	struct pipeline_event event = { .kind = kind };
+
+	(void)snprintf(event.name, sizeof(event.name), "%s", name);
+	(void)snprintf(event.text, sizeof(event.text), "%s", text);
+	events_send(&p->events, &event);
+}
+
+/* ----------------------------------------------------------------------------------- the model */
+
+static void loading(void *context, const char *what, double fraction)
+{
+	struct pipeline *p = context;
+	struct pipeline_event event = { .kind = PIPELINE_EVENT_LOADING,
+					.percent = (int)(100.0 * fraction) };
+
+	beat(p);
+	(void)snprintf(event.text, sizeof(event.text), "%s", what);
+	events_send(&p->events, &event);
+	(void)pthread_mutex_lock(&p->lock);
+	(void)snprintf(p->wanted.loading, sizeof(p->wanted.loading), "LOADING %.32s %d %%", what,
+		       event.percent);
+	(void)pthread_mutex_unlock(&p->lock);
+}
+
+static int model_open(struct pipeline *p, struct sana_model **ret, struct sana_error *error)
+{
+	struct sana_model_options options = p->options.model;
+
+	options.progress = loading;
+	options.progress_context = p;
+	if (!options.backend)
+		options.backend = "auto";
+	return api(p)->model_open(&options, ret, error);
+}
+
+void engine_close(struct pipeline *p)
+{
+	struct engine_worker *e = &p->engine;
+	struct sana_stream *stream;
+	struct sana_model *model;
+
+	atomic_store(&e->wants, false);
+	(void)pthread_mutex_lock(&p->lock);
+	stream = TAKE_PTR(e->stream);
+	model = TAKE_PTR(e->model);
+	(void)pthread_mutex_unlock(&p->lock);
+	if (stream)
+		(void)api(p)->stream_close(stream);
+	if (model)
+		(void)api(p)->model_unref(model);
+}
+
+int engine_open(struct pipeline *p, struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	struct sana_stream *stream = NULL;
+	struct sana_model *model = NULL;
+	int r;
+
+	r = model_open(p, &model, error);
+	if (r < 0)
+		return r;
+	r = api(p)->stream_open(model, &p->options.stream, &stream, error);
+	if (r < 0) {
+		(void)api(p)->model_unref(model);
+		return r;
+	}
+	(void)pthread_mutex_lock(&p->lock);
+	e->model = model;
+	e->stream = stream;
+	p->wanted.loading[0] = '\0';
+	(void)pthread_mutex_unlock(&p->lock);
+	atomic_fetch_add(&e->rebuilds, 1);
+	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
+	    p->model_directory ? p->model_directory : p->model_shape);
+	if (*api(p)->model_backend_note(model))
+		say(p, PIPELINE_EVENT_BACKEND, api(p)->model_backend(model),
+		    api(p)->model_backend_note(model));
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------- the prompt */
+
+static void ticket_note(struct engine_worker *e, uint64_t engine, uint64_t own)
+{
+	e->ticket[e->tickets++ % TICKETS] = (struct ticket_pair){ engine, own };
+}
+
+void engine_refuse(struct pipeline *p, uint64_t ticket, const struct sana_error *error)
+{
+	struct pipeline_event event = { .kind = PIPELINE_EVENT_PROMPT_REFUSED, .ticket = ticket };
+
+	memcpy(event.name, error->name, sizeof(event.name));
+	memcpy(event.text, error->text, sizeof(event.text));
+	events_send(&p->events, &event);
+}
+
+/* Puts `prompt` (taken over) in force from the next chunk boundary on. */
+int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
+	       struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	uint64_t engine_ticket;
+	int r;
+
+	r = api(p)->set_prompt(e->stream, prompt, SANA_SWITCH_INVALID, &engine_ticket, error);
+	if (r < 0) {
+		(void)api(p)->prompt_unref(prompt);
+		return r;
+	}
+	ticket_note(e, engine_ticket, ticket);
+	if (e->prompt != prompt) {
+		(void)api(p)->prompt_unref(e->prompt);
+		e->prompt = prompt;
+	}
+	e->prompt_ticket = ticket;
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------- warming up */
+
+/* The text that waits, or one of no meaning: warming up needs some prompt. */
+static int warm_prompt(struct pipeline *p, struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	struct caption_worker *c = &p->caption;
+	char text[PIPELINE_PROMPT_BYTES] = "";
+	struct sana_prompt *prompt = NULL;
+	uint64_t ticket = 0;
+	int r = -ENODATA;
+
+	(void)pthread_mutex_lock(&p->lock);
+	if (c->waiting) {
+		memcpy(text, c->text, sizeof(text));
+		ticket = c->ticket;
+		c->waiting = false;
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+	if (ticket) {
+		r = api(p)->prompt_create(e->model, text, &prompt, error);
+		if (r < 0)
+			engine_refuse(p, ticket, error);
+	}
+	if (r < 0) {
+		ticket = 0;
+		r = api(p)->prompt_create(e->model, "warming up", &prompt, error);
+	}
+	return r < 0 ? r : engine_use(p, prompt, ticket, error);
+}
+
+/* How much work a frame is, before the first one comes: of an ordinary chunk, without any waiting. */
+static void warm_measure(struct pipeline *p, int chunks, int64_t *since_ns)
+{
+	const int64_t now_ns = clock_now_ns();
+
+	if (chunks == WARM_CHUNKS) {
+		(void)pthread_mutex_lock(&p->lock);
+		admit_measure(&p->capture.admit, p->chunk_frames, now_ns - *since_ns);
+		(void)pthread_mutex_unlock(&p->lock);
+	}
+	*since_ns = now_ns;
+}
+
+/* Grey frames through all stages, thrown away. */
+static int warm_chunks(struct pipeline *p, struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	struct frame *frame = frame_get(p->pool);
+	struct sana_picture picture;
+	struct sana_frame_info info;
+	enum sana_stage stage;
+	int64_t since_ns = 0;
+	int chunks = 0, r = 0;
+
+	if (!frame)
+		return sana_error_set(error, -ENOBUFS, "memory", "No picture to warm up with.");
+	picture = (struct sana_picture){ frame->rgb, frame_row_bytes(frame), p->width, p->height };
+	for (int i = 1; i <= WARM_FRAMES && chunks < WARM_CHUNKS && r >= 0; i++) {
+		memset(frame->rgb, 128, picture.row_bytes * (size_t)p->height);
+		r = api(p)->push(e->stream, &picture, i, error);
+		while (r >= 0 && !atomic_load(&p->stopping)) {
+			beat(p);
+			r = api(p)->step(e->stream, &stage, error);
+			if (r <= 0)
+				break;
+			if (stage == SANA_STAGE_CACHE)
+				warm_measure(p, ++chunks, &since_ns);
+			while (r > 0)
+				r = api(p)->pull(e->stream, &picture, &info, error);
+		}
+		if (atomic_load(&p->stopping))
+			break;
+	}
+	(void)frame_unref(frame);
+	return r < 0 ? r : 0;
+}
+
+/* All that a first chunk would be late by happens here. The history is cleared afterwards. */
+int engine_warm(struct pipeline *p, struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	int r;
+
+	r = warm_prompt(p, error);
+	if (r == 0)
+		r = warm_chunks(p, error);
+	if (r < 0)
+		return r;
+	e->warm = true;
+	atomic_store(&e->reset, true);
+	/* Again, so that it is announced by the first chunk that is shown. */
+	if (e->prompt_ticket) {
+		r = engine_use(p, e->prompt, e->prompt_ticket, error);
+	} else {
+		/* The next frame waits for a prompt that somebody asks for. */
+		e->prompt = api(p)->prompt_unref(e->prompt);
+	}
+	(void)pthread_mutex_lock(&p->lock);
+	p->caption.ready = true;
+	(void)pthread_cond_signal(&p->caption.wake);
+	(void)pthread_mutex_unlock(&p->lock);
+	say(p, PIPELINE_EVENT_WARM, "", "");
+	return r;
+}
