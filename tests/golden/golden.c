@@ -28,10 +28,11 @@ static const char final_name[] = "output";
 
 /*
  * A back end that keeps activations in BF16 is measured against the reference's own BF16 run, whose
- * distance from the FP32 values the manifest has: roundings in other places leave the same error, not more
- * than half as much again.
+ * distance from the FP32 values the manifest has for what comes out at the end: roundings in other places
+ * leave the same error there, not more than half as much again. Inside, carried frames and velocities are
+ * small differences of the residual stream that is rounded, so their own relative error is larger.
  */
-static const double bf16_share = 1.5;
+static const double bf16_share = 1.5, bf16_inner_share = 3;
 
 /* The manifest's yardstick for a tensor: one number, or one for each half of a VAE. */
 static double bf16_reference(const struct golden *g, const char *name)
@@ -46,9 +47,12 @@ static double bf16_reference(const struct golden *g, const char *name)
 
 static double tolerance_of(const struct golden *g, const char *name)
 {
+	const bool final = strcmp(name, final_name) == 0;
+	const bool inner = strncmp(name, "call", 4) == 0 || strncmp(name, "cache", 5) == 0;
+
 	if (g->backend.table && g->backend.table->activation == KERNEL_BF16)
-		return bf16_share * bf16_reference(g, name);
-	return strcmp(name, final_name) == 0 ? g->final_tolerance : g->tolerance;
+		return (inner ? bf16_inner_share : bf16_share) * bf16_reference(g, name);
+	return final ? g->final_tolerance : g->tolerance;
 }
 
 /* -------------------------------------------------------------------------------------- memory */

@@ -9,6 +9,9 @@
 /* Chunks whose ops are timed one by one, after the timed chunks. */
 enum { PROFILE_CHUNKS = 2 };
 
+/* Source pictures drawn before anything is timed, shown in turn. */
+enum { PICTURES = 16 };
+
 /* Times of one stage, seconds. */
 struct samples {
 	double *value;
@@ -20,7 +23,7 @@ struct run {
 	struct sana_model *model;
 	struct sana_prompt *prompt;
 	struct sana_stream *stream;
-	uint8_t *in, *out;
+	uint8_t *in, *out; /* [PICTURES][height][width][3], one picture */
 	int width, height;
 	struct samples stage[SANA_STAGE_COUNT];
 	struct samples chunk[SANA_STAGE_COUNT]; /* encode and decode, summed between cache passes */
@@ -79,19 +82,30 @@ static double sum_seconds(const struct samples *s)
 	return sum;
 }
 
-/* A smooth moving picture, so that nothing is constant. */
-static void picture_draw(struct run *run)
+/* Smooth moving pictures, so that nothing is constant. */
+static void pictures_draw(struct run *run)
 {
-	const int t = (int)run->frames_in;
+	uint8_t *p = run->in;
 
-	for (int y = 0; y < run->height; y++)
-		for (int x = 0; x < run->width; x++) {
-			uint8_t *p = run->in + 3 * ((size_t)y * run->width + x);
+	for (int t = 0; t < PICTURES; t++)
+		for (int y = 0; y < run->height; y++)
+			for (int x = 0; x < run->width; x++, p += 3) {
+				p[0] = (uint8_t)((x + 2 * t) & 255);
+				p[1] = (uint8_t)((y + t) & 255);
+				p[2] = (uint8_t)((x + y - 3 * t) & 255);
+			}
+}
 
-			p[0] = (uint8_t)((x + 2 * t) & 255);
-			p[1] = (uint8_t)((y + t) & 255);
-			p[2] = (uint8_t)((x + y - 3 * t) & 255);
-		}
+static struct sana_picture picture_next(const struct run *run)
+{
+	const size_t row = 3 * (size_t)run->width;
+
+	return (struct sana_picture){
+		run->in + row * (size_t)run->height * (run->frames_in % PICTURES),
+		row,
+		run->width,
+		run->height,
+	};
 }
 
 static int frames_drain(struct run *run, struct sana_error *error)
@@ -144,9 +158,8 @@ static int stages_run(struct run *run, struct sana_error *error)
 /* Feeds frames until `chunks` more chunks came out whole: the next one's first stage has begun. */
 static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 {
-	const struct sana_picture picture = { run->in, 3 * (size_t)run->width, run->width,
-					      run->height };
 	struct sana_statistics statistics;
+	struct sana_picture picture;
 	int r;
 
 	for (;;) {
@@ -158,7 +171,7 @@ static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 				"finite; its times would mean nothing.");
 		if ((int64_t)statistics.stage_count[SANA_STAGE_CACHE] >= chunks)
 			return 0;
-		picture_draw(run);
+		picture = picture_next(run);
 		r = sana_stream_push(run->stream, &picture, (int64_t)run->frames_in + 1, error);
 		if (r < 0)
 			return r;
@@ -209,10 +222,11 @@ static int run_open(struct run *run, struct sana_error *error)
 	config = sana_model_config(run->model);
 	run->width = run->bench->stream.width ? run->bench->stream.width : config->stream.width;
 	run->height = run->bench->stream.height ? run->bench->stream.height : config->stream.height;
-	run->in = malloc((size_t)run->width * (size_t)run->height * 3);
+	run->in = malloc(PICTURES * (size_t)run->width * (size_t)run->height * 3);
 	run->out = malloc((size_t)run->width * (size_t)run->height * 3);
 	if (!run->in || !run->out)
 		return -ENOMEM;
+	pictures_draw(run);
 	before = now();
 	r = sana_stream_open(run->model, &run->bench->stream, &run->stream, error);
 	run->stream_seconds = now() - before;
