@@ -26,8 +26,8 @@ same() {
 	compared=$((compared + $(wc -w <<<"$2")))
 }
 
-for page in docs/*.1; do
-	tool=$(basename "$page" .1)
+for page in docs/*.1 docs/*.8; do
+	tool=$(basename "${page%.?}")
 	if [ ! -x "$bin/$tool" ]; then
 		fail "$page describes $bin/$tool, which is not there"
 		continue
@@ -63,6 +63,18 @@ for key in $(json_keys --plan --model models/demo) \
 	$(json_keys --model models/demo --size 32x32 --chunks 1); do
 	grep -qw -- "$key" <<<"$text" || fail "docs/sana-bench.1 does not describe \"$key\""
 	compared=$((compared + 1))
+done
+
+# Every key of the configuration, as --check-config knows them, is in its manual and the other way round.
+keys=$(awk '/^[a-z-]+ =$/ { group = $1 "." } /^};/ { group = "" }
+	/^ *[a-z-]+ = .*;$/ { print group $1 }' conf/sana-streamd.conf | sort -u)
+described=$(sed -n 's/\\-/-/g; s/^\.B \([a-z-]*\.\{0,1\}[a-z-]*\)$/\1/p' docs/sana-streamd.conf.5 |
+	grep -v -e '^systemctl' -e '^sana-streamd' | sort -u)
+same "keys of conf/sana-streamd.conf against docs/sana-streamd.conf.5" "$keys" "$described"
+for page in docs/*.5; do
+	command -v man >/dev/null || continue
+	warnings=$(man --warnings -l "$page" 2>&1 >/dev/null)
+	[ -z "$warnings" ] || fail "$page: $warnings"
 done
 
 echo "$compared options and keys compared, $failures failures"
