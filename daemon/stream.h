@@ -62,9 +62,15 @@ bool live_stream_next_event(struct live_stream *stream, struct live_event *ret);
  *
  * set_prompt checks the text (guard: size, UTF-8, deny list) and answers with a ticket; the text
  * encoder runs on a thread of its own and the prompt takes effect at a chunk boundary. A prompt that
- * waits is replaced by a newer one. Errors: "prompt.empty", "prompt.too-long", "prompt.not-utf8",
- * "prompt.denied", "stream.no-model" (still loading: the prompt is kept, ticket given; no error).
+ * waits is replaced by a newer one ("prompt.replaced" for the older one's ticket); while the model is
+ * loaded it is kept. Errors: "prompt.empty", "prompt.too-long", and what the check given at creation says:
+ * "prompt.not-utf8", "prompt.denied", …
  * set_policy: "policy.unsupported", the text names the ones this back end has.
+ * set_source: "source.identity" (no kind of source), "request.too-long". "" takes the source away.
+ * set_sinks: "sink.identity", "sink.twice", "sink.many", "sink.busy" (too many are still being closed).
+ * start: "stream.stopping"; pause, resume: "stream.idle". Asking for what is so already is no error.
+ * snapshot: "snapshot.busy" (one is being written), "snapshot.nothing" (no picture yet); its event:
+ * "snapshot.write". reload: "reload.unsupported" (no file), and what the reader of the file says.
  */
 int live_stream_set_prompt(struct live_stream *stream, const char *text, uint64_t *ret_ticket,
 			   struct sana_error *error);

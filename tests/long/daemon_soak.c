@@ -30,6 +30,8 @@ enum {
 	SAMPLES = 100000, /* one a second, of each tenth */
 	WIDTH = 64,
 	HEIGHT = 48,
+	DISTURB_SECONDS = 60,
+	QUIET_SECONDS = 10,
 	/* A page here and there: what the allocator and stacks touch late. */
 	RSS_SLACK_BYTES = 512 << 10,
 };
@@ -157,20 +159,14 @@ static void disturb(struct soak *s, int n)
 static void tenth_run(struct soak *s, int tenth)
 {
 	const int64_t end_ns = s->start_ns + s->length_ns * (tenth + 1) / TENTHS;
-	const bool quiet = tenth == TENTHS - 1;
-	const uint64_t before = allocations_counted();
 	int n = 0;
 
 	s->samples = 0;
-	allocations_count(quiet);
 	while (clock_now_ns() < end_ns) {
 		second_wait(s);
-		/* The last tenth is the frame path alone; what was asked for before is over by then. */
-		if (tenth < TENTHS - 2 && n++ % 60 == 0)
+		if (n++ % DISTURB_SECONDS == 0)
 			disturb(s, tenth + n);
 	}
-	allocations_count(false);
-	s->allocations = allocations_counted() - before;
 	qsort(s->sample, (size_t)s->samples, sizeof(*s->sample), compare);
 	s->age_p99_ns[tenth] = s->sample[s->samples / 2];
 	s->rss_bytes[tenth] = rss_bytes();
@@ -188,6 +184,21 @@ static void tenth_run(struct soak *s, int tenth)
 	(void)fflush(NULL);
 }
 
+/* The frame path alone: what was asked for before is over. */
+static void quiet_run(struct soak *s)
+{
+	uint64_t before;
+
+	for (int i = 0; i < QUIET_SECONDS; i++)
+		second_wait(s);
+	before = allocations_counted();
+	allocations_count(true);
+	for (int i = 0; i < QUIET_SECONDS; i++)
+		second_wait(s);
+	allocations_count(false);
+	s->allocations = allocations_counted() - before;
+}
+
 static void test_soak(void **state)
 {
 	static struct soak s;
@@ -202,14 +213,14 @@ static void test_soak(void **state)
 	s.length_ns = seconds_wanted() * CLOCK_SECOND_NS;
 	for (int i = 0; i < TENTHS; i++)
 		tenth_run(&s, i);
+	quiet_run(&s);
 	s.shown = statistic(&s, "frames-shown");
 	change = (double)s.age_p99_ns[TENTHS - 1] / (double)s.age_p99_ns[1] - 1.0;
 	print_message(
-		"age p99 of the last tenth against the second: %+.1f %%; %llu allocations in the "
-		"last tenth; %llu prompts, %llu snapshots; cpu but the engine's %.2f %% of a "
-		"core\n",
-		100.0 * change, (unsigned long long)s.allocations, (unsigned long long)s.applied,
-		(unsigned long long)s.snapshots,
+		"age p99 of the last tenth against the second: %+.1f %%; %llu allocations in %d s "
+		"after it; %llu prompts, %llu snapshots; cpu but the engine's %.2f %% of a core\n",
+		100.0 * change, (unsigned long long)s.allocations, QUIET_SECONDS,
+		(unsigned long long)s.applied, (unsigned long long)s.snapshots,
 		(double)statistic(&s, "cpu-ns") / (double)(clock_now_ns() - s.start_ns) * 100.0);
 	assert_true(s.shown > (uint64_t)(12 * s.length_ns / CLOCK_SECOND_NS));
 	assert_true(s.applied > 0 && s.snapshots > 0);
