@@ -19,10 +19,11 @@ struct message {
 
 static void message_add(struct message *m, const char *name, const char *value)
 {
-	char *text = m->text[m->parts];
+	char *text;
 
 	if (m->parts == FIELDS)
 		return;
+	text = m->text[m->parts];
 	(void)snprintf(text, FIELD_BYTES, "%s=%s", name, value);
 	m->part[m->parts++] = (struct iovec){ text, strlen(text) };
 }

@@ -45,7 +45,7 @@ struct media_sink_wish {
 	 * could not be finished leaves the partial file where it is.
 	 */
 	bool durable;
-	int threads;	/* of the encoder; 0: one per core */
+	int threads; /* of the encoder; 0: one per core */
 	/*
 	 * Of devices. mode: "1280x720" or, of displays, also "1280x720@60"; NULL: the display's preferred
 	 * one; of a virtual camera the picture's own size, but 1280x720 for 1280x704.
