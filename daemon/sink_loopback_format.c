@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <libavutil/pixfmt.h>
+#include <strings.h>
 
 /* In the order of how many programs take them. */
 static const struct {
@@ -37,7 +38,7 @@ int sink_loopback_shape_wish(const struct media_sink_wish *wish, struct sink_loo
 	double hz = 0.0;
 	size_t i = 0;
 
-	while (i < ARRAY_SIZE(formats) && strcmp(formats[i].name, name) != 0)
+	while (i < ARRAY_SIZE(formats) && strcasecmp(formats[i].name, name) != 0)
 		i++;
 	if (i == ARRAY_SIZE(formats))
 		return sana_error_set(error, -EINVAL, "sink.format",
@@ -52,7 +53,8 @@ int sink_loopback_shape_wish(const struct media_sink_wish *wish, struct sink_loo
 		s.height = USUAL_ROWS;
 	s.width = (s.width + 1) & ~1;
 	s.height = (s.height + 1) & ~1;
-	if (wish->mode && (!sink_mode_parse(wish->mode, &s.width, &s.height, &hz) || hz > 0.0))
+	/* The rate is for displays, which may share the wish. */
+	if (wish->mode && !sink_mode_parse(wish->mode, &s.width, &s.height, &hz))
 		return sana_error_set(error, -EINVAL, "sink.format",
 				      "\"%.20s\" is no size of a virtual camera; write it as "
 				      "1280x720.",

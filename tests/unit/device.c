@@ -338,7 +338,12 @@ static void virtual_cameras_are_asked(void **state)
 	assert_int_equal(sink_loopback_shape_wish(&w, &s, &error), 0);
 	assert_int_equal(s.height, 704);
 	assert_int_equal(s.bytes, 1280 * 704 * 3 / 2);
+	/* The rate is for a display of the same configuration; names are written as in V4L2, too. */
 	w.mode = "1280x720@30";
+	w.pixel_format = "NV12";
+	assert_int_equal(sink_loopback_shape_wish(&w, &s, &error), 0);
+	assert_int_equal(s.height, 720);
+	w.mode = "1280x720p";
 	assert_int_equal(sink_loopback_shape_wish(&w, &s, &error), -EINVAL);
 	w.mode = "1281x720";
 	assert_int_equal(sink_loopback_shape_wish(&w, &s, &error), -EINVAL);
