@@ -415,7 +415,8 @@ enum kernel_resample {
  *                   drop_first_frame: output frame 0 is not made, y starts with frame 1
  * `cout` is Cout. The weight may have more rows than the convolution makes: the first ones count.
  * y act or NULL; y_norm act or NULL: silu(y / sqrt(mean_Cout(y²) + 1e−8)) of the value before
- * rounding (vae §3.2). x, y, y_norm are distinct; residual may be the same as y.
+ * rounding, or, where a back end makes the channels of a pixel in several places, of y as stored
+ * (vae §3.2). x, y, y_norm are distinct; residual may be the same as y.
  */
 struct kernel_conv3d {
 	struct kernel_workspace workspace;

@@ -210,8 +210,6 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 }
 
 /* Shared memory of a tile's block, as the kernels lay it out. */
-_Static_assert(CONV3D_SHARED_BYTES(128) <= CUDA_PORTABLE_SHARED, "the larger portable tile");
-
 static unsigned int conv_shared_bytes(const struct conv_plan *plan)
 {
 	const unsigned int n = (unsigned int)plan->tile_channels;
@@ -290,6 +288,8 @@ static int launch_norm(struct kernel_device *device, struct kernel_queue *queue,
 		.channels = conv->cout,
 	};
 	const bool fast = p.channels % 8 == 0 && p.channels <= CONV3D_NORM_CHANNELS;
+	/* As the kernel chooses. */
+	const size_t per_warp = !fast ? 1 : p.channels <= 256 ? 4 : p.channels <= 512 ? 2 : 1;
 
 	if (!p.pixels)
 		return 0; /* the one frame there was is dropped */
@@ -297,7 +297,7 @@ static int launch_norm(struct kernel_device *device, struct kernel_queue *queue,
 			   &(struct cuda_launch){
 				   .kernel = fast ? CUDA_KERNEL_conv3d_norm :
 						    CUDA_KERNEL_conv3d_norm_any,
-				   .grid = { cuda_blocks(p.pixels, CONV3D_NORM_THREADS / 32) },
+				   .grid = { cuda_blocks(p.pixels, per_warp * CONV3D_NORM_THREADS / 32) },
 				   .block = { CONV3D_NORM_THREADS },
 				   .params = &p,
 			   });

@@ -133,28 +133,33 @@ static __device__ __forceinline__ uint32_t swizzle_pixel(int pixel, int column, 
 	return pixel * 64 + ((piece ^ (column >> 1 & 3)) << 4);
 }
 
-/* The pixels of a chunk, all threads together, to buffer `buffer`; its barrier counts what arrives. */
+/* Piece i of this thread of the pixels of a chunk, to buffer `buffer`: without a branch. */
+template <int NT>
+static __device__ __forceinline__ void copy_piece(const struct conv3d_params &p,
+						  const struct mma_state<NT> &s, int kt, int ci,
+						  int buffer, int i)
+{
+	const int piece = threadIdx.x & 3, channel = ci + piece * 8;
+	const int pixel = (threadIdx.x >> 2) + CONV3D_THREADS / 4 * i;
+	const int patch = min(pixel / PATCH_ROWS, CONV3D_PATCHES - 1);
+	const bool counts = s.offset[i] >= 0 && channel < p.cin;
+	const uint16_t *from = s.tables->frame[kt][patch] + (counts ? s.offset[i] + channel : 0);
+
+	cp_async_16_if(pixel < A_ROWS,
+		       s.shared_a + buffer * a_stride<NT>() +
+			       swizzle_pixel(pixel, pixel % HALO, piece),
+		       from, counts ? 16 : 0);
+}
+
+/* The pixels of a chunk, all threads together; the barrier counts what arrives. */
 template <int NT>
 static __device__ __forceinline__ void copy_pixels(const struct conv3d_params &p,
 						   const struct mma_state<NT> &s, int kt, int ci,
 						   int buffer)
 {
-	const int piece = threadIdx.x & 3, channel = ci + piece * 8;
-
 #pragma unroll
-	for (int i = 0; i < A_PIECES; i++) {
-		const int pixel = (threadIdx.x >> 2) + CONV3D_THREADS / 4 * i;
-
-		if (pixel < A_ROWS) {
-			const uint16_t *frame = s.tables->frame[kt][pixel / PATCH_ROWS];
-			const bool counts = s.offset[i] >= 0 && channel < p.cin;
-
-			cp_async_16(s.shared_a + buffer * a_stride<NT>() +
-					    swizzle_pixel(pixel, pixel % HALO, piece),
-				    counts ? frame + s.offset[i] + channel : frame,
-				    counts ? 16 : 0);
-		}
-	}
+	for (int i = 0; i < A_PIECES; i++)
+		copy_piece(p, s, kt, ci, buffer, i);
 	cp_async_arrive(shared_address(&s.tables->a_full[buffer]));
 }
 
@@ -261,22 +266,14 @@ static __device__ __forceinline__ void products(struct mma_state<NT> &s, int m, 
 			 s.b[kh][n / 2][n % 2 * 2 + 1]);
 }
 
-/* In the middle of stage i: the copies for later ones. Buffers are free since the last stage or chunk. */
+/* The weights of the stage three after stage i, into the buffer that all left after stage i − 1. */
 template <int NT>
-static __device__ __forceinline__ void
-copies(const struct conv3d_params &p, const struct mma_state<NT> &s, int i, int first, int last,
-       int n0, const struct position &at, const struct position &feed)
+static __device__ __forceinline__ void feed_weights(const struct conv3d_params &p,
+						    const struct mma_state<NT> &s, int i, int last,
+						    int n0, const struct position &feed)
 {
-	const int before = (i + STAGES - 1) % STAGES, other = ~(at.c - first) & 1;
+	const int before = (i + STAGES - 1) % STAGES;
 
-	if (at.kw == 1 && at.k == 0 && at.c + 1 < last) {
-		const bool wraps = at.ci + CONV3D_CHUNK >= p.cin;
-
-		if (at.c > first)
-			mbarrier_wait(shared_address(&s.tables->a_empty[other]),
-				      ((at.c - first - 1) >> 1 ^ s.a_phase >> other) & 1);
-		copy_pixels(p, s, at.kt + wraps, wraps ? 0 : at.ci + CONV3D_CHUNK, other);
-	}
 	if (i % WARPS == threadIdx.x >> 5 && (threadIdx.x & 31) == 0 && feed.c < last) {
 		if (i > 0)
 			mbarrier_wait(shared_address(&s.tables->b_empty[before]),
@@ -284,6 +281,30 @@ copies(const struct conv3d_params &p, const struct mma_state<NT> &s, int i, int 
 		copy_weights(p, s, feed, n0, before);
 	}
 	__syncwarp();
+}
+
+/* Products of kh = 1 with the copies of the next chunk's pixels between them. */
+template <int NT>
+static __device__ __forceinline__ void products_and_pixels(const struct conv3d_params &p,
+							   struct mma_state<NT> &s,
+							   const struct position &at, int first)
+{
+	const int other = ~(at.c - first) & 1;
+	const bool wraps = at.ci + CONV3D_CHUNK >= p.cin;
+	const int kt = at.kt + wraps, ci = wraps ? 0 : at.ci + CONV3D_CHUNK;
+
+	/* Free since this chunk's first stage. */
+	if (at.c > first)
+		mbarrier_wait(shared_address(&s.tables->a_empty[other]),
+			      ((at.c - first - 1) >> 1 ^ s.a_phase >> other) & 1);
+	static_assert(A_PIECES <= 8, "one for each row");
+#pragma unroll
+	for (int m = 0; m < 8; m++) {
+		products(s, m, 1);
+		if (m < A_PIECES)
+			copy_piece(p, s, kt, ci, other, m < A_PIECES ? m : 0);
+	}
+	cp_async_arrive(shared_address(&s.tables->a_full[other]));
 }
 
 /*
@@ -321,23 +342,31 @@ static __device__ __forceinline__ void sum(const struct conv3d_params &p, struct
 #pragma unroll 1
 	for (i = 0; at.c < last; i++) {
 		const int now = i % STAGES, next = (i + 1) % STAGES, buffer = (at.c - first) & 1;
-		bool begins;
+		bool begins, ready;
 
 		load_weights(s, now, 1);
 #pragma unroll
 		for (int m = 0; m < 8; m++)
 			products(s, m, 0);
 		load_weights(s, now, 2);
-		copies(p, s, i, first, last, n0, at, feed);
+		feed_weights(p, s, i, last, n0, feed);
 		(void)position_next(p, &feed);
+		/* Asked for early: the answer takes a while. */
+		ready = mbarrier_try_wait(shared_address(&s.tables->b_full[next]),
+					  ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
+		if (at.kw == 1 && at.k == 0 && at.c + 1 < last) {
+			products_and_pixels(p, s, at, first);
+		} else {
 #pragma unroll
-		for (int m = 0; m < 8; m++)
-			products(s, m, 1);
+			for (int m = 0; m < 8; m++)
+				products(s, m, 1);
+		}
 
 		begins = position_next(p, &at);
 		if (at.c < last) {
-			mbarrier_wait(shared_address(&s.tables->b_full[next]),
-				      ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
+			if (!ready)
+				mbarrier_wait(shared_address(&s.tables->b_full[next]),
+					      ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
 			if (begins)
 				mbarrier_wait(shared_address(&s.tables->a_full[buffer ^ 1]),
 					      ((at.c - first) >> 1 ^ s.a_phase >> (buffer ^ 1)) &
@@ -526,46 +555,71 @@ extern "C" __global__ void conv3d_plain(const __grid_constant__ struct conv3d_pa
 	}
 }
 
-/* One warp per pixel, 8 channels of a lane at a time, all of them held: read once, written once. */
+/*
+ * PIXELS pixels of a warp, PIECES times 256 channels of each: all loads before the first use. The last
+ * pixels come first: the convolution has just written them, they are in L2.
+ */
+template <int PIXELS, int PIECES>
+static __device__ __forceinline__ void norm(const struct conv3d_norm_params &p)
+{
+	const int lane = threadIdx.x & 31;
+	const int last = (int)p.pixels - 1 -
+			 (int)((blockIdx.x * CONV3D_NORM_THREADS + threadIdx.x) / 32 * PIXELS);
+	uint32_t v[PIXELS][PIECES][4];
+
+#pragma unroll
+	for (int j = 0; j < PIXELS; j++)
+#pragma unroll
+		for (int i = 0; i < PIECES; i++) {
+			const int c = 8 * (lane + 32 * i);
+			uint4 w = make_uint4(0, 0, 0, 0);
+
+			if (last - j >= 0 && c < p.channels)
+				w = *(const uint4 *)((const uint16_t *)p.x +
+						     (size_t)(last - j) * p.channels + c);
+			v[j][i][0] = w.x;
+			v[j][i][1] = w.y;
+			v[j][i][2] = w.z;
+			v[j][i][3] = w.w;
+		}
+#pragma unroll
+	for (int j = 0; j < PIXELS; j++) {
+		float sum = 0, scale;
+
+#pragma unroll
+		for (int i = 0; i < PIECES; i++)
+#pragma unroll
+			for (int k = 0; k < 4; k++)
+				sum += bf16_low(v[j][i][k]) * bf16_low(v[j][i][k]) +
+				       bf16_high(v[j][i][k]) * bf16_high(v[j][i][k]);
+		scale = rsqrtf(__fdividef(warp_sum(sum), (float)p.channels) + 1e-8f);
+#pragma unroll
+		for (int i = 0; i < PIECES; i++) {
+			const int c = 8 * (lane + 32 * i);
+			uint32_t w[4];
+
+#pragma unroll
+			for (int k = 0; k < 4; k++)
+				w[k] = bf16_pack(conv3d_silu(bf16_low(v[j][i][k]) * scale),
+						 conv3d_silu(bf16_high(v[j][i][k]) * scale));
+			if (last - j >= 0 && c < p.channels)
+				*(uint4 *)((uint16_t *)p.y + (size_t)(last - j) * p.channels + c) =
+					make_uint4(w[0], w[1], w[2], w[3]);
+		}
+	}
+}
+
 extern "C" __global__ void __launch_bounds__(CONV3D_NORM_THREADS)
 	conv3d_norm(const __grid_constant__ struct conv3d_norm_params p)
 {
-	enum { PIECES = CONV3D_NORM_CHANNELS / 256 };
-	const unsigned int pixel = (blockIdx.x * CONV3D_NORM_THREADS + threadIdx.x) / 32;
-	const int lane = threadIdx.x & 31;
-	const uint4 *from = (const uint4 *)((const uint16_t *)p.x + (size_t)pixel * p.channels);
-	uint4 *to = (uint4 *)((uint16_t *)p.y + (size_t)pixel * p.channels);
-	uint32_t v[PIECES][4];
-	float sum = 0, scale;
-
-	if (pixel >= p.pixels)
-		return;
-#pragma unroll
-	for (int i = 0; i < PIECES; i++) {
-		const bool mine = 8 * (lane + 32 * i) < p.channels;
-		const uint4 piece = mine ? from[lane + 32 * i] : make_uint4(0, 0, 0, 0);
-
-		v[i][0] = piece.x;
-		v[i][1] = piece.y;
-		v[i][2] = piece.z;
-		v[i][3] = piece.w;
-	}
-#pragma unroll
-	for (int i = 0; i < PIECES; i++)
-#pragma unroll
-		for (int k = 0; k < 4; k++)
-			sum += bf16_low(v[i][k]) * bf16_low(v[i][k]) +
-			       bf16_high(v[i][k]) * bf16_high(v[i][k]);
-	scale = rsqrtf(warp_sum(sum) / (float)p.channels + 1e-8f);
-#pragma unroll
-	for (int i = 0; i < PIECES; i++) {
-#pragma unroll
-		for (int k = 0; k < 4; k++)
-			v[i][k] = bf16_pack(conv3d_silu(bf16_low(v[i][k]) * scale),
-					    conv3d_silu(bf16_high(v[i][k]) * scale));
-		if (8 * (lane + 32 * i) < p.channels)
-			to[lane + 32 * i] = make_uint4(v[i][0], v[i][1], v[i][2], v[i][3]);
-	}
+	if (p.channels <= 256)
+		norm<4, 1>(p);
+	else if (p.channels <= 512)
+		norm<2, 2>(p);
+	else if (p.channels <= 1024)
+		norm<1, 4>(p);
+	else
+		norm<1, 8>(p);
 }
 
 /* The same for any number of channels, which are read twice. */
@@ -581,7 +635,7 @@ extern "C" __global__ void __launch_bounds__(CONV3D_NORM_THREADS)
 		return;
 	for (int c = threadIdx.x & 31; c < p.channels; c += 32)
 		sum += bf16_value(from[c]) * bf16_value(from[c]);
-	scale = rsqrtf(warp_sum(sum) / (float)p.channels + 1e-8f);
+	scale = rsqrtf(__fdividef(warp_sum(sum), (float)p.channels) + 1e-8f);
 	for (int c = threadIdx.x & 31; c < p.channels; c += 32)
 		to[c] = bf16_bits(conv3d_silu(bf16_value(from[c]) * scale));
 }

@@ -140,7 +140,7 @@ static __device__ __forceinline__ void conv3d_put_plain4(const struct conv3d_par
 			if (p.y_norm) {
 				const float sum =
 					warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
-				const float scale = rsqrtf(sum / (float)p.cout + 1e-8f);
+				const float scale = rsqrtf(__fdividef(sum, (float)p.cout) + 1e-8f);
 
 				v.x = conv3d_silu(v.x * scale);
 				v.y = conv3d_silu(v.y * scale);

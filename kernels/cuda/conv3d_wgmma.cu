@@ -369,7 +369,7 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 				continue;
 			sum += __shfl_xor_sync(0xffffffffu, sum, 1);
 			sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-			sum = rsqrtf(sum / (float)p.cout + 1e-8f);
+			sum = rsqrtf(__fdividef(sum, (float)p.cout) + 1e-8f);
 #pragma unroll
 			for (int q = 0; q < QUADS; q++) {
 #pragma unroll

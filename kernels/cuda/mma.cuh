@@ -207,6 +207,19 @@ static __device__ __forceinline__ void cp_async_16(uint32_t to, const void *from
 		     : "memory");
 }
 
+/* The same under a predicate, without a branch. */
+static __device__ __forceinline__ void cp_async_16_if(bool wanted, uint32_t to, const void *from,
+						      int bytes)
+{
+	asm volatile("{\n"
+		     ".reg .pred p;\n"
+		     "setp.ne.b32 p, %3, 0;\n"
+		     "@p cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
+		     "}\n" ::"r"(to),
+		     "l"(from), "r"(bytes), "r"((int)wanted)
+		     : "memory");
+}
+
 /* prefetch.global.L2 */
 static __device__ __forceinline__ void prefetch_l2(const void *p)
 {
