@@ -200,9 +200,10 @@ static int buffer_wait(struct source_v4l2_camera *c, struct sana_error *error)
 		if (r > 0 && fds[1].revents)
 			return interrupted(c, error);
 		if (r > 0 && fds[0].revents & POLLPRI && c->has_events) {
-			r = events_take(c, error);
-			if (r < 0)
-				return r;
+			const int event = events_take(c, error);
+
+			if (event < 0)
+				return event;
 		}
 		if (r > 0 && fds[0].revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL))
 			return !(fds[0].revents & POLLIN);

@@ -49,6 +49,11 @@ static struct driver {
 	uint32_t time_flags;
 	bool silent; /* no buffer comes */
 	bool hangs_up;
+	bool digital;	 /* an HDMI input: timings and events */
+	bool no_signal;	 /* and nothing comes in */
+	bool event;	 /* one is told */
+	bool gone;	 /* unplugged */
+	uint32_t signal; /* its width; 0: 64 */
 
 	int opened, closed, mapped, unmapped, calls, queued[32], count;
 	bool streaming;
@@ -116,6 +121,11 @@ static int fake_poll(struct pollfd *fds, unsigned long count, int timeout_ms)
 
 	assert_int_equal(camera->fd, FD);
 	camera->revents = driver.hangs_up ? POLLERR | POLLHUP : driver.silent ? 0 : POLLIN;
+	/* As the kernel's core does it. */
+	if (driver.gone)
+		camera->revents = POLLERR | POLLHUP | (camera->events & POLLPRI);
+	else if (driver.event)
+		camera->revents |= camera->events & POLLPRI;
 	if (camera->revents)
 		return 1;
 	camera->fd = -1;
@@ -220,6 +230,35 @@ static int take_buffer(struct v4l2_buffer *b)
 	return 0;
 }
 
+static int digital_answer(unsigned long request, void *argument)
+{
+	struct v4l2_input *input = argument;
+	struct v4l2_dv_timings *timings = argument;
+
+	switch (request) {
+	case VIDIOC_G_INPUT:
+		*(int *)argument = 0;
+		return 0;
+	case VIDIOC_ENUMINPUT:
+		input->capabilities = V4L2_IN_CAP_DV_TIMINGS;
+		input->status = driver.no_signal ? V4L2_IN_ST_NO_SIGNAL : 0;
+		return 0;
+	case VIDIOC_QUERY_DV_TIMINGS:
+		timings->bt.width = driver.signal ? driver.signal : WIDTH;
+		timings->bt.height = HEIGHT;
+		return driver.no_signal ? -ENOLINK : 0;
+	case VIDIOC_S_DV_TIMINGS:
+	case VIDIOC_SUBSCRIBE_EVENT:
+		return 0;
+	case VIDIOC_DQEVENT:
+		if (!driver.event)
+			return -ENOENT;
+		driver.event = false;
+		return 0;
+	}
+	return -ENOTTY;
+}
+
 static int answer(unsigned long request, void *argument)
 {
 	struct v4l2_capability *cap = argument;
@@ -271,7 +310,7 @@ static int answer(unsigned long request, void *argument)
 		driver.streaming = false;
 		return 0;
 	}
-	return -ENOTTY;
+	return driver.digital ? digital_answer(request, argument) : -ENOTTY;
 }
 
 static int fake_ioctl(int fd, unsigned long request, void *argument)
@@ -283,6 +322,8 @@ static int fake_ioctl(int fd, unsigned long request, void *argument)
 	assert_true(driver.calls < 200000); /* lists without an end have to end */
 	if (request == driver.fail_request && driver.fail_errno && driver.fail_after-- <= 0)
 		r = -driver.fail_errno;
+	else if (driver.gone)
+		r = -ENODEV;
 	else
 		r = answer(request, argument);
 	if (r < 0)
@@ -771,6 +812,58 @@ static void a_buffer_is_not_given_twice(void **state)
 	close_all(source);
 }
 
+/* An input with a signal: lost, back, back with another size, unplugged. */
+static void signals_come_and_go(void **state)
+{
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error = { 0 };
+	int64_t start;
+	int calls;
+
+	(void)state;
+	driver_reset();
+	driver.digital = driver.no_signal = true;
+	open_bad("source.no-signal");
+	driver_reset();
+	driver.digital = true;
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	/* Pictures that go on coming are noise. */
+	driver.no_signal = driver.event = true;
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(media_source_read(source, &p, &error), -EAGAIN);
+		assert_string_equal(error.name, "source.no-signal");
+	}
+	driver.no_signal = false;
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.event = true; /* the same signal as before */
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.event = true;
+	driver.signal = 1920;
+	assert_int_equal(media_source_read(source, &p, &error), -ESTALE);
+	assert_string_equal(error.name, "source.changed");
+	close_all(source);
+	driver_reset();
+	driver.digital = true;
+	source = open_good(&wish);
+	assert_int_equal(media_source_read(source, &p, &error), 1);
+	driver.gone = true;
+	start = clock_now_ns();
+	calls = driver.calls;
+	/* The buffer that goes back is the first to notice. */
+	assert_int_equal(media_source_read(source, &p, &error), -ENODEV);
+	assert_string_equal(error.name, "source.lost");
+	/* And so is the wait. */
+	assert_int_equal(media_source_read(source, &p, &error), -ENODEV);
+	assert_string_equal(error.name, "source.lost");
+	print_message("unplugged: noticed after %.1f ms and %d calls\n",
+		      (double)(clock_now_ns() - start) / 1e6, driver.calls - calls);
+	assert_true(driver.calls - calls < 16);
+	driver.gone = false;
+	close_all(source);
+}
+
 /* -------------------------------------------------------------------------------- stopping */
 
 static void *stop_later(void *context)
@@ -857,6 +950,7 @@ int main(void)
 		cmocka_unit_test(strange_formats_are_taken),
 		cmocka_unit_test(streams_that_break_have_names),
 		cmocka_unit_test(a_buffer_is_not_given_twice),
+		cmocka_unit_test(signals_come_and_go),
 		cmocka_unit_test(reading_can_be_stopped),
 		cmocka_unit_test(identities_are_checked),
 	};
