@@ -1,0 +1,620 @@
+/*
+ * The real process on a bus of its own: every method, property and signal, wrong calls, callers that may
+ * not, callers that call too often, a bus that goes away. With the demo model and the test pattern.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/util.h"
+#include "dbus/names.h"
+#include "tests/common/scratch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <systemd/sd-bus.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_ADDRESS__
+enum { START_S = 240, SLOW = 10 };
+#else
+enum { START_S = 60, SLOW = 1 };
+#endif
+
+enum { NOBODY = 65534, SKIPPED = 77 };
+
+struct rig {
+	struct scratch scratch;
+	pid_t bus, daemon;
+	char address[160];
+	sd_bus *connection;
+	/* What the signals said last. */
+	uint64_t applied_ticket, applied_chunk, changes;
+};
+
+static struct rig rig;
+
+/* The bus lets every user in; who may do what is the service's own business. */
+static const char bus_config[] =
+	"<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" "
+	"\"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\"><busconfig><type>custom</type>"
+	"<listen>unix:path=%s</listen><auth>EXTERNAL</auth><policy context=\"default\">"
+	"<allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\" eavesdrop=\"false\"/>"
+	"<allow receive_sender=\"*\"/></policy></busconfig>";
+
+static const char daemon_config[] =
+	"model = { threads = 1; width = 64; height = 48; };\n"
+	"source = { identity = \"pattern:\"; };\n"
+	"prompt = { initial = \"invert the colors\"; deny-list = \"%s/deny\"; };\n"
+	"output = { sinks = [ \"file:%s/out.y4m\" ]; };\n"
+	"audit = { log = \"%s/audit\"; };\n"
+	"bus = { group = \"no-such-group\"; calls-per-second = 200; call-burst = 300;\n"
+	"        prompts-per-minute = 600; prompt-burst = 20; };\n";
+
+/* ---------------------------------------------------------------------------------------- processes */
+
+static pid_t start(char *const arguments[], const char *log)
+{
+	const pid_t pid = fork();
+	int fd;
+
+	assert_true(pid >= 0);
+	if (pid)
+		return pid;
+	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	(void)dup2(fd, STDERR_FILENO);
+	(void)dup2(fd, STDOUT_FILENO);
+	(void)execvp(arguments[0], arguments);
+	_exit(127);
+}
+
+static void stop(pid_t *pid)
+{
+	if (*pid <= 0)
+		return;
+	(void)kill(*pid, SIGTERM);
+	(void)waitpid(*pid, NULL, 0);
+	*pid = 0;
+}
+
+static void sleep_ms(int ms)
+{
+	(void)poll(NULL, 0, ms);
+}
+
+static void bus_start(void)
+{
+	char config[300], log[300];
+
+	(void)snprintf(config, sizeof(config), "--config-file=%s/bus.conf", rig.scratch.path);
+	(void)snprintf(log, sizeof(log), "%s/bus.log", rig.scratch.path);
+	rig.bus = start((char *[]){ "dbus-daemon", config, "--nofork", "--nopidfile", NULL }, log);
+}
+
+static void connect_to(sd_bus **ret)
+{
+	int r = -1;
+
+	for (int i = 0; i < 100 && r < 0; i++) {
+		*ret = NULL;
+		r = sd_bus_new(ret);
+		if (r >= 0)
+			r = sd_bus_set_address(*ret, rig.address);
+		if (r >= 0)
+			r = sd_bus_set_bus_client(*ret, 1);
+		if (r >= 0)
+			r = sd_bus_start(*ret);
+		if (r < 0) {
+			*ret = sd_bus_unref(*ret);
+			sleep_ms(100);
+		}
+	}
+	assert_true(r >= 0);
+}
+
+static int on_applied(sd_bus_message *m, void *context, sd_bus_error *error)
+{
+	(void)context;
+	(void)error;
+	return sd_bus_message_read(m, "tt", &rig.applied_ticket, &rig.applied_chunk);
+}
+
+static int on_changed(sd_bus_message *m, void *context, sd_bus_error *error)
+{
+	(void)m;
+	(void)context;
+	(void)error;
+	rig.changes++;
+	return 0;
+}
+
+static void daemon_start(void)
+{
+	const char *build = getenv("BUILD");
+	char program[256], config[300], log[300];
+
+	(void)snprintf(program, sizeof(program), "%s/bin/sana-streamd", build ? build : "build");
+	(void)snprintf(config, sizeof(config), "%s/conf", rig.scratch.path);
+	(void)snprintf(log, sizeof(log), "%s/log", rig.scratch.path);
+	rig.daemon = start((char *[]){ program, "--config", config, "--session", NULL }, log);
+}
+
+/* A text property; "" while there is no answer. */
+static const char *property(const char *name)
+{
+	static char text[512];
+	char *value = NULL;
+
+	text[0] = '\0';
+	if (sd_bus_get_property_string(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE, name,
+				       NULL, &value) >= 0)
+		(void)snprintf(text, sizeof(text), "%s", value);
+	free(value);
+	return text;
+}
+
+/* Handles signals until the state is the one wanted. */
+static void wait_state(const char *wanted, int seconds)
+{
+	for (int i = 0; i < seconds * 10; i++) {
+		while (sd_bus_process(rig.connection, NULL) > 0)
+			;
+		if (strcmp(property("State"), wanted) == 0)
+			return;
+		sleep_ms(100);
+	}
+	fail_msg("the state is \"%s\" and not \"%s\"", property("State"), wanted);
+}
+
+static int set_up(void **state)
+{
+	char text[2048];
+
+	(void)state;
+	if (system("dbus-daemon --version >/dev/null 2>&1") != 0) {
+		printf("skipped: there is no dbus-daemon\n");
+		_exit(SKIPPED);
+	}
+	scratch_create(&rig.scratch);
+	/* A caller of another user must be able to reach the socket. */
+	(void)chmod(rig.scratch.path, 0755);
+	(void)snprintf(text, sizeof(text), "%s", scratch_path(&rig.scratch, "socket"));
+	(void)snprintf(rig.address, sizeof(rig.address), "unix:path=%.100s", text);
+	(void)snprintf(text, sizeof(text), bus_config, scratch_path(&rig.scratch, "socket"));
+	scratch_write_text(&rig.scratch, "bus.conf", text);
+	scratch_write_text(&rig.scratch, "deny", "secret\n");
+	(void)snprintf(text, sizeof(text), daemon_config, rig.scratch.path, rig.scratch.path,
+		       rig.scratch.path);
+	scratch_write_text(&rig.scratch, "conf", text);
+	(void)setenv("DBUS_SESSION_BUS_ADDRESS", rig.address, 1);
+	bus_start();
+	connect_to(&rig.connection);
+	(void)sd_bus_match_signal(rig.connection, NULL, NULL, BUS_PATH, BUS_INTERFACE,
+				  "PromptApplied", on_applied, NULL);
+	(void)sd_bus_match_signal(rig.connection, NULL, NULL, BUS_PATH,
+				  "org.freedesktop.DBus.Properties", "PropertiesChanged",
+				  on_changed, NULL);
+	daemon_start();
+	wait_state("running", START_S);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	stop(&rig.daemon);
+	rig.connection = sd_bus_close_unref(rig.connection);
+	stop(&rig.bus);
+	scratch_remove(&rig.scratch);
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------- calls */
+
+/* The last part of the error's name, "" for none; the text is printed. */
+static const char *call_on(sd_bus *connection, const char *method, const char *types, ...)
+{
+	static char name[128];
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	sd_bus_message *call = NULL, *reply = NULL;
+	const char *dot;
+	va_list list;
+	int r;
+
+	name[0] = '\0';
+	va_start(list, types);
+	r = sd_bus_message_new_method_call(connection, &call, BUS_NAME, BUS_PATH, BUS_INTERFACE,
+					   method);
+	if (r >= 0 && *types)
+		r = sd_bus_message_appendv(call, types, list);
+	va_end(list);
+	if (r >= 0)
+		r = sd_bus_call(connection, call, 0, &error, &reply);
+	if (r < 0) {
+		dot = error.name ? strrchr(error.name, '.') : NULL;
+		(void)snprintf(name, sizeof(name), "%s", dot ? dot + 1 : strerror(-r));
+	}
+	sd_bus_error_free(&error);
+	(void)sd_bus_message_unref(call);
+	(void)sd_bus_message_unref(reply);
+	return name;
+}
+
+#define expect(wanted, method, ...)                                             \
+	do {                                                                    \
+		const char *got = call_on(rig.connection, method, __VA_ARGS__); \
+                                                                                \
+		printf("  %-14s %s\n", method, *got ? got : "done");            \
+		assert_string_equal(got, wanted);                               \
+	} while (0)
+
+static uint64_t prompt_set(const char *text)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	sd_bus_message *reply = NULL;
+	uint64_t ticket = 0;
+	const int r = sd_bus_call_method(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE,
+					 "SetPrompt", &error, &reply, "s", text);
+
+	if (r < 0)
+		fail_msg("SetPrompt: %s", error.message);
+	assert_true(sd_bus_message_read(reply, "t", &ticket) >= 0);
+	(void)sd_bus_message_unref(reply);
+	return ticket;
+}
+
+static uint64_t statistic(const char *wanted)
+{
+	sd_bus_message *reply = NULL;
+	const char *name, *type;
+	uint64_t value, found = UINT64_MAX;
+
+	if (sd_bus_call_method(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE, "GetStatistics",
+			       NULL, &reply, "") < 0)
+		return found;
+	(void)sd_bus_message_enter_container(reply, 'a', "{sv}");
+	while (sd_bus_message_enter_container(reply, 'e', "sv") > 0) {
+		(void)sd_bus_message_read(reply, "s", &name);
+		(void)sd_bus_message_peek_type(reply, NULL, &type);
+		if (strcmp(type, "t") == 0) {
+			(void)sd_bus_message_read(reply, "v", "t", &value);
+			if (strcmp(name, wanted) == 0)
+				found = value;
+		} else {
+			(void)sd_bus_message_skip(reply, "v");
+		}
+		(void)sd_bus_message_exit_container(reply);
+	}
+	(void)sd_bus_message_unref(reply);
+	return found;
+}
+
+/* -------------------------------------------------------------------------------------- the tests */
+
+/* Methods, properties and signals with their signatures, one a line, of the interface in some XML. */
+static void xml_digest(const char *xml, char *ret, size_t bytes)
+{
+	const char *at = strstr(xml, "<interface name=\"" BUS_INTERFACE "\"");
+	const char *end = at ? strstr(at, "</interface>") : NULL;
+	size_t used = 0;
+
+	assert_non_null(end);
+	while ((at = strchr(at + 1, '<')) && at < end) {
+		static const char *const attributes[] = { " name=\"", " type=\"", " direction=\"",
+							  " access=\"" };
+		const char *close = strchr(at, '>');
+
+		if (strncmp(at, "<method", 7) != 0 && strncmp(at, "<arg", 4) != 0 &&
+		    strncmp(at, "<property", 9) != 0 && strncmp(at, "<signal", 7) != 0)
+			continue;
+		used += (size_t)snprintf(ret + used, bytes - used, "%.4s", at + 1);
+		for (size_t i = 0; i < ARRAY_SIZE(attributes); i++) {
+			const char *value = strstr(at, attributes[i]);
+
+			if (!value || value > close)
+				continue;
+			value += strlen(attributes[i]);
+			used += (size_t)snprintf(ret + used, bytes - used, " %.*s",
+						 (int)strcspn(value, "\""), value);
+		}
+		used += (size_t)snprintf(ret + used, bytes - used, "\n");
+		assert_true(used < bytes);
+	}
+}
+
+static void introspection_is_the_shipped_xml(void **state)
+{
+	char shipped[8192], seen[8192], *text = NULL;
+	sd_bus_message *reply = NULL;
+	const char *xml;
+	size_t size = 0;
+	FILE *file = fopen("dbus/org.sana.Stream1.xml", "r");
+
+	(void)state;
+	assert_non_null(file);
+	assert_true(getdelim(&text, &size, '\0', file) > 0);
+	(void)fclose(file);
+	assert_true(sd_bus_call_method(rig.connection, BUS_NAME, BUS_PATH,
+				       "org.freedesktop.DBus.Introspectable", "Introspect", NULL,
+				       &reply, "") >= 0);
+	assert_true(sd_bus_message_read(reply, "s", &xml) >= 0);
+	xml_digest(text, shipped, sizeof(shipped));
+	xml_digest(xml, seen, sizeof(seen));
+	printf("  %zu bytes compared\n", strlen(seen));
+	assert_string_equal(seen, shipped);
+	assert_true(strlen(seen) > 500);
+	(void)sd_bus_message_unref(reply);
+	free(text);
+}
+
+static void properties_tell(void **state)
+{
+	int64_t latency = 0;
+
+	(void)state;
+	assert_string_equal(property("State"), "running");
+	assert_string_equal(property("Prompt"), "invert the colors");
+	assert_string_equal(property("Policy"), "fp32");
+	assert_string_equal(property("Source"), "pattern:");
+	assert_string_equal(property("Backend"), "cpu");
+	assert_string_equal(property("Version"), SANA_VERSION);
+	assert_non_null(strstr(property("Model"), "models/demo"));
+	assert_true(sd_bus_get_property_trivial(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE,
+						"LatencyNs", NULL, 'x', &latency) >= 0);
+	printf("  LatencyNs %.3f s\n", (double)latency / 1e9);
+	assert_true(latency > 0 && latency < 60 * CLOCK_SECOND_NS);
+}
+
+static void a_prompt_comes_into_force(void **state)
+{
+	const uint64_t before = rig.changes, ticket = prompt_set("golden hour");
+
+	(void)state;
+	for (int i = 0; i < 200 * SLOW && rig.applied_ticket != ticket; i++) {
+		while (sd_bus_process(rig.connection, NULL) > 0)
+			;
+		sleep_ms(50);
+	}
+	printf("  ticket %llu, applied %llu from chunk %llu on, %llu properties changed\n",
+	       (unsigned long long)ticket, (unsigned long long)rig.applied_ticket,
+	       (unsigned long long)rig.applied_chunk, (unsigned long long)(rig.changes - before));
+	assert_int_equal(rig.applied_ticket, ticket);
+	assert_true(rig.applied_chunk > 0);
+	assert_string_equal(property("Prompt"), "golden hour");
+	assert_true(rig.changes > before);
+}
+
+static void wrong_calls_are_named(void **state)
+{
+	char *huge = test_malloc(1 << 20);
+
+	(void)state;
+	memset(huge, 'a', (1 << 20) - 1);
+	huge[(1 << 20) - 1] = '\0';
+	expect("InvalidPrompt", "SetPrompt", "s", "");
+	expect("InvalidPrompt", "SetPrompt", "s", huge);
+	expect("InvalidPrompt", "SetPrompt", "s", "bell\a");
+	expect("Denied", "SetPrompt", "s",
+	       "a S\xc3\x89"
+	       "CRET place");
+	expect("Unsupported", "SetPolicy", "s", "nvfp4");
+	expect("Unsupported", "SetPolicy", "s", huge);
+	expect("InvalidArgument", "SetSource", "s", "/dev/video0");
+	test_free(huge);
+}
+
+static void types_are_checked(void **state)
+{
+	(void)state;
+	expect("InvalidArgs", "SetPrompt", "t", UINT64_C(7));
+	expect("InvalidArgs", "SetPrompt", "");
+	expect("InvalidArgs", "SetSinks", "s", "kms:");
+	expect("InvalidArgs", "Start", "s", "now");
+	expect("UnknownMethod", "Explode", "");
+}
+
+static void it_pauses_and_stops(void **state)
+{
+	(void)state;
+	expect("", "Pause", "");
+	wait_state("paused", 10 * SLOW);
+	expect("", "Resume", "");
+	wait_state("running", 20 * SLOW);
+	expect("", "Reset", "");
+	expect("", "Stop", "");
+	wait_state("idle", 20 * SLOW);
+	expect("", "Start", "");
+	wait_state("running", START_S);
+	expect("", "Reload", "");
+}
+
+static void lists_are_there(void **state)
+{
+	static const char *const methods[] = { "ListSources", "ListSinks", "ListPolicies" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		sd_bus_message *reply = NULL;
+		const char *identity, *description;
+		int present, count = 0;
+
+		assert_true(sd_bus_call_method(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE,
+					       methods[i], NULL, &reply, "") >= 0);
+		assert_true(sd_bus_message_enter_container(reply, 'a', "(ssb)") >= 0);
+		while (sd_bus_message_read(reply, "(ssb)", &identity, &description, &present) > 0) {
+			printf("  %s: %s, %s%s\n", methods[i], identity, description,
+			       present ? "" : " (not now)");
+			count++;
+		}
+		assert_true(count > 0 || i == 1);
+		(void)sd_bus_message_unref(reply);
+	}
+}
+
+static void a_snapshot_is_a_png(void **state)
+{
+	static const unsigned char signature[] = { 0x89, 'P', 'N', 'G' };
+	unsigned char bytes[4] = { 0 };
+	const int fd = open(scratch_path(&rig.scratch, "s.png"), O_RDWR | O_CREAT, 0600);
+
+	(void)state;
+	expect("", "Snapshot", "h", fd);
+	assert_int_equal(pread(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+	assert_memory_equal(bytes, signature, sizeof(signature));
+	(void)close(fd);
+}
+
+/* As another user: what may be read may be read, what changes something is refused. */
+static void others_may_look_and_not_touch(void **state)
+{
+	int status;
+	pid_t child;
+
+	(void)state;
+	if (geteuid() != 0) {
+		printf("  skipped: only root can become somebody else\n");
+		skip();
+	}
+	(void)fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		sd_bus *mine = NULL;
+		bool fine;
+
+		if (setgroups(0, NULL) < 0 || setgid(NOBODY) < 0 || setuid(NOBODY) < 0)
+			_exit(2);
+		connect_to(&mine);
+		fine = strcmp(call_on(mine, "SetPrompt", "s", "golden hour"), "NotAuthorized") == 0;
+		fine = fine && strcmp(call_on(mine, "Stop", ""), "NotAuthorized") == 0;
+		fine = fine && strcmp(call_on(mine, "Snapshot", "h", 2), "NotAuthorized") == 0;
+		fine = fine && strcmp(call_on(mine, "GetStatistics", ""), "") == 0;
+		fine = fine && strcmp(call_on(mine, "ListSources", ""), "") == 0;
+		_exit(fine ? 0 : 1);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	printf("  status %d\n", status);
+	assert_int_equal(status, 0);
+	assert_string_equal(property("State"), "running");
+}
+
+/* Floods from a connection of its own until it is told to end; exits 0 when it was rate limited. */
+static pid_t flood_start(void)
+{
+	pid_t child;
+
+	(void)fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		sd_bus *mine = NULL;
+		bool limited = false;
+
+		connect_to(&mine);
+		for (int i = 0; i < 20000; i++)
+			limited |= strcmp(call_on(mine, i % 3 ? "GetStatistics" : "SetPrompt",
+						  i % 3 ? "" : "s", "golden hour"),
+					  "RateLimited") == 0;
+		_exit(limited ? 0 : 1);
+	}
+	return child;
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * CLOCK_SECOND_NS + t.tv_nsec;
+}
+
+/* Several callers, as fast as they can: they get a name for it, and a quiet one gets his answer. */
+static void floods_hold_nobody_up(void **state)
+{
+	enum { FLOODS = 3, PROMPTS = 8 };
+	const uint64_t calls = statistic("bus-calls"), missed = statistic("ticks-missed");
+	const uint64_t interval = statistic("interval-p99-ns");
+	const int64_t from = now_ns();
+	pid_t flood[FLOODS];
+	double worst = 0, seconds, rate;
+	uint64_t now_missed;
+	int status;
+
+	(void)state;
+	for (int i = 0; i < FLOODS; i++)
+		flood[i] = flood_start();
+	sleep_ms(500);
+	for (int i = 0; i < PROMPTS; i++) {
+		const int64_t start_ns = now_ns();
+
+		(void)prompt_set(i % 2 ? "invert the colors" : "golden hour");
+		worst = MAX_OF(worst, (double)(now_ns() - start_ns) / 1e6);
+		sleep_ms(100);
+	}
+	for (int i = 0; i < FLOODS; i++) {
+		assert_int_equal(waitpid(flood[i], &status, 0), flood[i]);
+		assert_int_equal(status, 0);
+	}
+	seconds = (double)(now_ns() - from) / 1e9;
+	rate = (double)(statistic("bus-calls") - calls) / seconds;
+	now_missed = statistic("ticks-missed") - missed;
+	printf("  %.0f calls a second for %.1f s; a prompt was answered after %.1f ms at the latest; "
+	       "%llu pictures of the output missed\n",
+	       rate, seconds, worst, (unsigned long long)now_missed);
+	printf("  time between two pictures, p99: %.2f ms before, %.2f ms after\n",
+	       (double)interval / 1e6, (double)statistic("interval-p99-ns") / 1e6);
+	assert_true((double)statistic("interval-p99-ns") <= 1.05 * SLOW * (double)interval);
+	assert_true(statistic("bus-rate-limited") > 0);
+	assert_true(worst < 100.0 * SLOW);
+	assert_true(rate > 1000.0 / SLOW);
+	/* One picture in a hundred may be late on a machine whose every core is taken. */
+	assert_true(now_missed <= (uint64_t)(1 + 24 * seconds / 100) * SLOW);
+}
+
+/* The bus goes away and comes back: the stream goes on and can be reached again. */
+static void the_bus_comes_back(void **state)
+{
+	uint64_t before, after;
+
+	(void)state;
+	before = statistic("frames-output");
+	rig.connection = sd_bus_close_unref(rig.connection);
+	stop(&rig.bus);
+	sleep_ms(1000);
+	(void)unlink(scratch_path(&rig.scratch, "socket"));
+	bus_start();
+	connect_to(&rig.connection);
+	wait_state("running", 20 * SLOW);
+	after = statistic("frames-output");
+	printf("  %llu pictures before, %llu after; disconnects %llu\n", (unsigned long long)before,
+	       (unsigned long long)after, (unsigned long long)statistic("bus-disconnects"));
+	assert_true(after > before + 10);
+	assert_int_equal(statistic("bus-disconnects"), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(introspection_is_the_shipped_xml),
+		cmocka_unit_test(properties_tell),
+		cmocka_unit_test(a_prompt_comes_into_force),
+		cmocka_unit_test(wrong_calls_are_named),
+		cmocka_unit_test(types_are_checked),
+		cmocka_unit_test(it_pauses_and_stops),
+		cmocka_unit_test(lists_are_there),
+		cmocka_unit_test(a_snapshot_is_a_png),
+		cmocka_unit_test(others_may_look_and_not_touch),
+		cmocka_unit_test(floods_hold_nobody_up),
+		cmocka_unit_test(the_bus_comes_back),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
