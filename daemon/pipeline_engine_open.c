@@ -97,6 +97,7 @@ void engine_close(struct pipeline *p)
 int engine_open(struct pipeline *p, struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
+	struct sana_stream_options options;
 	struct sana_stream *stream = NULL;
 	struct sana_model *model = NULL;
 	int r;
@@ -104,7 +105,14 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	r = model_open(p, &model, error);
 	if (r < 0)
 		return r;
-	r = api(p)->stream_open(model, &p->options.stream, &stream, error);
+	/*
+	 * Latent by latent the first pictures of a chunk come while its last ones are decoded: on an H100
+	 * at the same cost (16.6 ms against 51 for three). A CPU decodes them together in less.
+	 */
+	options = p->options.stream;
+	if (!options.decode_latents && strcmp(api(p)->model_backend(model), "cpu") != 0)
+		options.decode_latents = 1;
+	r = api(p)->stream_open(model, &options, &stream, error);
 	if (r < 0) {
 		(void)api(p)->model_unref(model);
 		return r;
