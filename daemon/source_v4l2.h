@@ -9,6 +9,9 @@
  * capture_ns is the driver's time; where a driver has no CLOCK_MONOTONIC, or one that does not grow,
  * it is the time the buffer was taken (info.restamped). A picture's planes are the driver's own buffer.
  *
+ * Not supported: the multi-planar interface, single fields, H.264 and raw sensors; RGB that a driver calls
+ * limited range is taken as full. JPEG alone allocates while it runs: libjpeg's own, per picture.
+ *
  * Names of failures:
  *
  *	source.no-device   nothing has this identity, or the node is gone
