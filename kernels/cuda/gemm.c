@@ -16,7 +16,10 @@ struct gemm_tiling {
 	int stages;	     /* of the ring; MOST: as many as there is room for */
 	int more_bytes;	     /* of shared memory, behind the ring */
 	bool wgmma;
-	/* Sustained rate of full tiles relative to the first portable one (docs/speed-log.md). */
+	/*
+	 * Rate of full tiles relative to the largest portable one: measured on an H100 for wgmma;
+	 * for the others an estimate for chips of which products, not shared memory, are the limit.
+	 */
 	float rate;
 };
 

@@ -1,10 +1,14 @@
-/* Linear layers and the temporal convolution on the GPU against the CPU back end. */
+/*
+ * Linear layers and the temporal convolution on the GPU against the CPU back end: with this chip's kernels,
+ * then with those for every chip alone.
+ */
 #include <errno.h>
 #include <string.h>
 
 #include "tests/common/cuda_test.h"
 
-static struct cuda_test test;
+static struct cuda_test test, portable;
+static struct kernel_device *own;
 
 struct linear_case {
 	int rows, in, parts;
@@ -349,22 +353,48 @@ static int open_all(void **state)
 {
 	(void)state;
 	cuda_test_open(&test);
+	cuda_test_open_portable(&portable);
 	return 0;
 }
 
 static int close_all(void **state)
 {
 	(void)state;
+	cuda_test_close(&portable);
 	cuda_test_close(&test);
+	return 0;
+}
+
+/* Both devices are one GPU: memory and queues of the first serve the second. */
+static int go_portable(void **state)
+{
+	(void)state;
+	own = test.gpu.device;
+	test.gpu.device = portable.gpu.device;
+	return 0;
+}
+
+static int go_back(void **state)
+{
+	(void)state;
+	test.gpu.device = own;
 	return 0;
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(linear_is_the_oracle),	      cmocka_unit_test(same_bits_again),
-		cmocka_unit_test(temporal_is_the_oracle),     cmocka_unit_test(nonsense_is_refused),
-		cmocka_unit_test(speed_at_the_models_shapes), cmocka_unit_test(temporal_speed),
+		cmocka_unit_test(linear_is_the_oracle),
+		cmocka_unit_test(same_bits_again),
+		cmocka_unit_test(temporal_is_the_oracle),
+		cmocka_unit_test(nonsense_is_refused),
+		cmocka_unit_test(speed_at_the_models_shapes),
+		cmocka_unit_test(temporal_speed),
+		cmocka_unit_test_setup_teardown(linear_is_the_oracle, go_portable, go_back),
+		cmocka_unit_test_setup_teardown(same_bits_again, go_portable, go_back),
+		cmocka_unit_test_setup_teardown(temporal_is_the_oracle, go_portable, go_back),
+		cmocka_unit_test_setup_teardown(speed_at_the_models_shapes, go_portable, go_back),
+		cmocka_unit_test_setup_teardown(temporal_speed, go_portable, go_back),
 	};
 
 	return cmocka_run_group_tests(tests, open_all, close_all);
