@@ -8,13 +8,14 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "engine/synthetic.h"
 #include "tests/common/tensor_file.h"
 
 enum { WEIGHTS_SEED = 5 };
 
 static const char stream_json[] =
-	"{\"name\": \"small\", \"width\": 32, \"height\": 32, \"vae_spatial_ratio\": 16,"
+	"{\"name\": \"small\", \"width\": %d, \"height\": %d, \"vae_spatial_ratio\": 16,"
 	"\"vae_temporal_ratio\": 2, \"latent_channels\": 8, \"chunk_latents\": 3,"
 	"\"first_chunk_latents\": [3, 4, 5], \"timesteps\": [1000, 961, 893, 743],"
 	"\"sigmas\": [1.0, 0.961, 0.893, 0.743, 0.0], \"num_cached_blocks\": 2, \"sink\": true,"
@@ -67,6 +68,11 @@ static int vae_walk(const void *config, model_key_visit visit, void *context)
 	return vae_keys_visit(config, true, visit, context);
 }
 
+static int text_walk(const void *config, model_key_visit visit, void *context)
+{
+	return text_keys_visit(config, visit, context);
+}
+
 static void weights_write(const struct scratch *scratch, const char *network, weights_key_walk walk,
 			  const void *config, const char *name)
 {
@@ -90,12 +96,14 @@ static void weights_write(const struct scratch *scratch, const char *network, we
 	tensor_file_destroy(file);
 }
 
-void small_model_write(const struct scratch *scratch)
+static void networks_write(const struct scratch *scratch, int width, int height, bool with_text)
 {
 	struct sana_error error = { 0 };
 	struct model_config config;
+	char text[sizeof(stream_json) + 32];
 
-	scratch_write_text(scratch, "stream.json", stream_json);
+	(void)snprintf(text, sizeof(text), stream_json, width, height);
+	scratch_write_text(scratch, "stream.json", text);
 	scratch_write_text(scratch, "dit/config.json", dit_json);
 	scratch_write_text(scratch, "vae/config.json", vae_json);
 	scratch_write_text(scratch, "text_encoder/config.json", text_json);
@@ -104,7 +112,28 @@ void small_model_write(const struct scratch *scratch)
 	weights_write(scratch, "dit", dit_walk, &config.dit, "dit/model.safetensors");
 	weights_write(scratch, "vae", vae_walk, &config.vae,
 		      "vae/diffusion_pytorch_model.safetensors");
+	if (with_text)
+		weights_write(scratch, "text", text_walk, &config.text,
+			      "text_encoder/model.safetensors");
 	model_config_finish(&config);
+}
+
+void small_model_write(const struct scratch *scratch)
+{
+	networks_write(scratch, SMALL_MODEL_SIDE, SMALL_MODEL_SIDE, false);
+}
+
+void small_model_write_whole(const struct scratch *scratch, int width, int height,
+			     const char *tokenizer)
+{
+	struct file_map map = { 0 };
+	struct sana_error error = { 0 };
+
+	networks_write(scratch, width, height, true);
+	if (file_map(tokenizer, "tokenizer", &map, &error) < 0)
+		fail_msg("%s", error.text);
+	scratch_write(scratch, "text_encoder/tokenizer.model", map.data, map.size);
+	file_unmap(&map);
 }
 
 struct sana_prompt *small_model_prompt(struct sana_model *model, int which)

@@ -1,7 +1,7 @@
 /*
  * A model directory of the smallest sensible sizes with generated weights: all that a stream does, at a
- * few milliseconds a chunk. It has no tokenizer and no text encoder's weights, so it is opened
- * `without_text` and its prompts are made from features.
+ * few milliseconds a chunk. As small_model_write leaves it, it has no tokenizer and no text encoder's
+ * weights, so it is opened `without_text` and its prompts are made from features.
  */
 #pragma once
 
@@ -16,6 +16,10 @@ enum {
 
 /* Failures are assertions, here as below. */
 void small_model_write(const struct scratch *scratch);
+
+/* For pictures of this size (multiples of 16), and with a text encoder for the `tokenizer` of a file. */
+void small_model_write_whole(const struct scratch *scratch, int width, int height,
+			     const char *tokenizer);
 
 /* Generated caption number `which`. */
 struct sana_prompt *small_model_prompt(struct sana_model *model, int which);
