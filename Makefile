@@ -62,8 +62,7 @@ CXX_FLAGS = -std=c++17 $(COMMON) $(CXXFLAGS)
 AS_FLAGS = -I. -Wa,--noexecstack -MMD -MP
 # Extra flags for the CPU kernels alone, for instance CPU_FLAGS=-march=native.
 CPU_FLAGS ?=
-# --as-needed: programs without video files do not load libav.
-LIBS = -Wl,--as-needed $(MODULE_LIBS) -lpthread -lm -ldl
+LIBS = $(MODULE_LIBS) -lpthread -lm -ldl
 
 # ---- CUDA: device code, where the CUDA Toolkit 13 or newer is there; CUDA=0 leaves it out --------
 
@@ -205,8 +204,9 @@ $(DAEMON_LIB): $(DAEMON_OBJECTS) $(BUILD)/members
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(DAEMON_OBJECTS)
 
-# The C++ driver links, because of the sentencepiece shim.
-LINK = $(CXX) $(OPTIMISE) -fopenmp $(LDFLAGS)
+# The C++ driver links, because of the sentencepiece shim. --as-needed: programs without video files do
+# not load libav.
+LINK = $(CXX) $(OPTIMISE) -fopenmp -Wl,--as-needed $(LDFLAGS)
 
 define link
 	@mkdir -p $(@D)
