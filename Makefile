@@ -279,8 +279,14 @@ soak: deps ## the long-* tests at full length; MINUTES=30: the daemon's, for so 
 	@$(MAKE) $(PARALLEL) build $(SOAKED)
 	@TEST_TIMEOUT=0 SANA_SOAK=1 tests/run BUILD=$(BUILD) $(SOAKED)
 
-vm-check:
-	$(call unsupported,there is no daemon to run in a virtual machine yet)
+VM_HELPERS = $(addprefix $(BUILD)/tests/helpers-,small_model frames v4l2_read kms_writeback)
+vm-check: ## install the package in a virtual machine and test it on real kernel drivers
+	@scripts/deps vm
+	@$(MAKE) deb
+	@$(MAKE) $(PARALLEL) $(VM_HELPERS)
+	@VM_CACHE=$(abspath $(BUILD)/vm) tests/vm/build-image
+	@VM_CACHE=$(abspath $(BUILD)/vm) BUILD=$(BUILD) tests/vm/run \
+		$(BUILD)/sana-streamd_$(VERSION)_$$(dpkg --print-architecture).deb
 
 ifneq ($(wildcard tools/sana-bench.c),)
 bench: all ## time the engine on the demo model

@@ -1,6 +1,7 @@
 # Sourced by guest/*.t: TAP on stdout, and what several scenes need. POSIX sh.
 # A scene's first lines have "# limit: N s".
 bin=/host/bin
+export LD_LIBRARY_PATH=$bin
 out=/host/out
 model=/usr/local/share/sana-model
 conf=/etc/sana-streamd
