@@ -9,6 +9,8 @@ _Static_assert(KERNEL_RESAMPLE_NONE == 0 && KERNEL_SPACE_TO_DEPTH == 1 &&
 		       KERNEL_DEPTH_TO_SPACE == 2,
 	       "the kernels know these by number");
 
+_Static_assert(CONV3D_SHARED_BYTES(128) <= 99 * 1024, "what a block of the sm_120 family may have");
+
 enum {
 	TAPS = 27,
 	NARROW = 64, /* channels of a tile */
@@ -24,7 +26,7 @@ enum conv_kind { CONV_PLAIN, CONV_MMA, CONV_WGMMA };
 struct conv_plan {
 	enum conv_kind kind;
 	int channels; /* made by the convolution */
-	int patches_h, patches_w, tile_channels;
+	int patches_h, patches_w, strip, tile_channels;
 	int tiles_m, tiles_n, splits;
 	bool walks;	  /* resident blocks go from tile to tile */
 	size_t workspace; /* never less for a larger size */
@@ -90,6 +92,15 @@ static void choose_splits(const struct kernel_device *device, const struct kerne
 	}
 }
 
+/* Rows of patches that the multiprocessors work on at once, evened out over a frame. */
+static int strip_rows(const struct kernel_device *device, const struct conv_plan *plan)
+{
+	const int at_once = device->properties.multiprocessors * CONV3D_PATCHES / plan->tiles_n + 1;
+	const int strips = (plan->patches_h * plan->patches_w + at_once / 2) / at_once;
+
+	return strips > 1 ? ceil_div(plan->patches_h, strips) : plan->patches_h;
+}
+
 static void plan_tiles(const struct kernel_device *device, const struct kernel_conv3d *op,
 		       struct conv_plan *plan)
 {
@@ -98,6 +109,7 @@ static void plan_tiles(const struct kernel_device *device, const struct kernel_c
 	plan->patches_h = ceil_div(op->height, 8);
 	plan->patches_w = ceil_div(op->width, 8);
 	plan->tiles_m = ceil_div(op->frames * plan->patches_h * plan->patches_w, CONV3D_PATCHES);
+	plan->strip = strip_rows(device, plan);
 	choose_splits(device, op, plan);
 	if (plan->kind == CONV_WGMMA)
 		plan->walks = plan->splits == 1 && op->resample == KERNEL_RESAMPLE_NONE &&
@@ -202,6 +214,7 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 		.drop = resampled && op->drop_first_frame,
 		.patches_h = plan->patches_h,
 		.patches_w = plan->patches_w,
+		.strip = plan->strip,
 		.tile_channels = plan->tile_channels,
 		.tiles_m = plan->tiles_m,
 		.tiles_n = plan->tiles_n,
@@ -293,14 +306,14 @@ static int launch_norm(struct kernel_device *device, struct kernel_queue *queue,
 
 	if (!p.pixels)
 		return 0; /* the one frame there was is dropped */
-	return cuda_launch(device, queue,
-			   &(struct cuda_launch){
-				   .kernel = fast ? CUDA_KERNEL_conv3d_norm :
-						    CUDA_KERNEL_conv3d_norm_any,
-				   .grid = { cuda_blocks(p.pixels, per_warp * CONV3D_NORM_THREADS / 32) },
-				   .block = { CONV3D_NORM_THREADS },
-				   .params = &p,
-			   });
+	return cuda_launch(
+		device, queue,
+		&(struct cuda_launch){
+			.kernel = fast ? CUDA_KERNEL_conv3d_norm : CUDA_KERNEL_conv3d_norm_any,
+			.grid = { cuda_blocks(p.pixels, per_warp * CONV3D_NORM_THREADS / 32) },
+			.block = { CONV3D_NORM_THREADS },
+			.params = &p,
+		});
 }
 
 /* context ← the last two frames of concat(context, x). */

@@ -2,6 +2,8 @@
  * The 3×3×3 convolution on every target: mma.sync with cp.async, the end of a split sum, the norm of
  * wide pixels, and a plain kernel for odd numbers of channels.
  */
+#include <stddef.h>
+
 #include "kernels/cuda/conv3d.cuh"
 
 enum {
@@ -23,41 +25,31 @@ struct tables {
 
 static_assert(sizeof(struct tables) <= 192, "shared memory");
 
-/* A position in the sum: chunk c of 32 channels (tap kt = c / per_tap), column kw, half k of the chunk. */
-struct position {
-	int c, kt, ci, kw, k;
-};
-
-static __device__ __forceinline__ void position_set(const struct conv3d_params &p, int c,
-						    struct position *at)
+/* Barrier i of an array of `struct tables`. */
+static __device__ __forceinline__ uint32_t at_barrier(uint32_t tables, size_t array, int i)
 {
-	const int per_tap = (p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK;
-
-	at->c = c;
-	at->kt = c / per_tap;
-	at->ci = (c - at->kt * per_tap) * CONV3D_CHUNK;
-	at->kw = at->k = 0;
+	return tables + (uint32_t)array + i * 8;
 }
 
-/* The next stage of weights: halves, columns, chunks. True when a chunk begins. */
-static __device__ __forceinline__ bool position_next(const struct conv3d_params &p,
-						     struct position *at)
+static __device__ __forceinline__ const uint16_t *frame_address(uint32_t tables, int kt, int patch)
 {
-	if (at->k == 0 && at->ci + DEPTH < p.cin) {
-		at->k = 1;
-		return false;
-	}
-	at->k = 0;
-	if (++at->kw < 3)
-		return false;
-	at->kw = 0;
-	at->c++;
-	at->ci += CONV3D_CHUNK;
-	if (at->ci >= p.cin) {
-		at->ci = 0;
-		at->kt++;
-	}
-	return true;
+	return (const uint16_t *)shared_load_64(tables + offsetof(struct tables, frame) +
+						(kt * CONV3D_PATCHES + patch) * 8);
+}
+
+/* Stages of a chunk: three kw of two halves. Channels that are not there are zeros. */
+enum { CHUNK_STAGES = 6 };
+
+/* Chunk c of the sum: tap kt and first channel. */
+struct chunk {
+	int kt, ci;
+};
+
+static __device__ __forceinline__ struct chunk chunk_at(const struct conv3d_params &p, int c)
+{
+	const int per_tap = (p.cin + CONV3D_CHUNK - 1) / CONV3D_CHUNK, kt = c / per_tap;
+
+	return { kt, (c - kt * per_tap) * CONV3D_CHUNK };
 }
 
 /*
@@ -65,10 +57,9 @@ static __device__ __forceinline__ bool position_next(const struct conv3d_params 
  * patch, so that tap kh of output row m reads fragment m + kh: ten of them serve all three.
  */
 template <int NT> struct mma_state {
-	struct tables *tables;
-	uint32_t shared_a, shared_b; /* pixels 0, weights, pixels 1: in this order */
-	uint32_t a_phase, b_phase;   /* bit i: parity of the first use of barrier i in this tile */
-	int offset[A_PIECES];	     /* of this thread's pixels inside a frame; −1 zero */
+	uint32_t tables, shared_a, shared_b; /* pixels 0, weights, pixels 1: in this order */
+	uint32_t a_phase, b_phase; /* bit i: parity of the first use of barrier i in this tile */
+	int offset[A_PIECES];	   /* of this thread's pixels inside a frame; −1 zero */
 	uint32_t from_b;
 	float d[8][NT][4];
 	uint32_t a[HALO][4], b[3][NT / 2][4];
@@ -108,19 +99,20 @@ static __device__ __forceinline__ void mma_init(struct mma_state<NT> &s, unsigne
 
 	s.shared_a = shared_address(shared);
 	s.shared_b = s.shared_a + A_BYTES;
-	s.tables = (struct tables *)(shared + STAGES * stage_bytes<NT>() + 2 * A_BYTES);
+	s.tables = s.shared_a + STAGES * stage_bytes<NT>() + 2 * A_BYTES;
 	s.a_phase = s.b_phase = 0;
 	s.from_b = s.shared_b +
 		   swizzle_32(warp_column<NT>() + (lane & 7) + ((lane >> 4) << 3), lane >> 3 & 1);
 	if (threadIdx.x)
 		return;
 	for (int i = 0; i < 2; i++) {
-		mbarrier_init(shared_address(&s.tables->a_full[i]), CONV3D_THREADS);
-		mbarrier_init(shared_address(&s.tables->a_empty[i]), WARPS);
+		mbarrier_init(at_barrier(s.tables, offsetof(struct tables, a_full), i),
+			      CONV3D_THREADS);
+		mbarrier_init(at_barrier(s.tables, offsetof(struct tables, a_empty), i), WARPS);
 	}
 	for (int i = 0; i < STAGES; i++) {
-		mbarrier_init(shared_address(&s.tables->b_full[i]), 1);
-		mbarrier_init(shared_address(&s.tables->b_empty[i]), WARPS);
+		mbarrier_init(at_barrier(s.tables, offsetof(struct tables, b_full), i), 1);
+		mbarrier_init(at_barrier(s.tables, offsetof(struct tables, b_empty), i), WARPS);
 	}
 	mbarrier_init_fence();
 }
@@ -143,7 +135,8 @@ static __device__ __forceinline__ void copy_piece(const struct conv3d_params &p,
 	const int pixel = (threadIdx.x >> 2) + CONV3D_THREADS / 4 * i;
 	const int patch = min(pixel / PATCH_ROWS, CONV3D_PATCHES - 1);
 	const bool counts = s.offset[i] >= 0 && channel < p.cin;
-	const uint16_t *from = s.tables->frame[kt][patch] + (counts ? s.offset[i] + channel : 0);
+	const uint16_t *from =
+		frame_address(s.tables, kt, patch) + (counts ? s.offset[i] + channel : 0);
 
 	cp_async_16_if(pixel < A_ROWS,
 		       s.shared_a + buffer * a_stride<NT>() +
@@ -160,20 +153,20 @@ static __device__ __forceinline__ void copy_pixels(const struct conv3d_params &p
 #pragma unroll
 	for (int i = 0; i < A_PIECES; i++)
 		copy_piece(p, s, kt, ci, buffer, i);
-	cp_async_arrive(shared_address(&s.tables->a_full[buffer]));
+	cp_async_arrive(at_barrier(s.tables, offsetof(struct tables, a_full), buffer));
 }
 
-/* The weights of a stage, [kh][channel][16]; one thread. */
+/* The weights of stage i of a tile, stage `in` of a chunk, [kh][channel][16]; one thread. */
 template <int NT>
 static __device__ __forceinline__ void copy_weights(const struct conv3d_params &p,
-						    const struct mma_state<NT> &s,
-						    const struct position &at, int n0, int stage)
+						    const struct mma_state<NT> &s, int i, int in,
+						    const struct chunk &at, int n0)
 {
-	const uint32_t full = shared_address(&s.tables->b_full[stage]);
+	const uint32_t full = at_barrier(s.tables, offsetof(struct tables, b_full), i % STAGES);
 
 	mbarrier_arrive_expect(full, stage_bytes<NT>());
-	tma_load_5d(s.shared_b + stage * stage_bytes<NT>(), &p.weight_map, full,
-		    at.ci + at.k * DEPTH, n0, at.kw, 0, at.kt);
+	tma_load_5d(s.shared_b + i % STAGES * stage_bytes<NT>(), &p.weight_map, full,
+		    at.ci + in % 2 * DEPTH, n0, in / 2, 0, at.kt);
 }
 
 /* Where the pixels of this thread are; of a residual only the way to L2. */
@@ -196,7 +189,9 @@ static __device__ __forceinline__ void tile_locate(const struct conv3d_params &p
 	if (tid < 3 * CONV3D_PATCHES) {
 		if (!conv3d_patch(p, first + tid / 3, &t, &h, &w))
 			t = 0;
-		s.tables->frame[tid % 3][tid / 3] = conv3d_frame(p, t, tid % 3);
+		shared_store_64(s.tables + offsetof(struct tables, frame) +
+					(tid % 3 * CONV3D_PATCHES + tid / 3) * 8,
+				(uint64_t)conv3d_frame(p, t, tid % 3));
 	}
 	if (p.residual && pixel >= 0) {
 		const uint16_t *row = (const uint16_t *)p.residual + (size_t)pixel * p.cout + n0;
@@ -211,35 +206,32 @@ static __device__ __forceinline__ void tile_locate(const struct conv3d_params &p
  * nothing but the last stage and the second buffer may be in use.
  */
 template <int NT>
-static __device__ __forceinline__ void
-tile_begin(const struct conv3d_params &p, struct mma_state<NT> &s, int tile, int first, int last)
+static __device__ __forceinline__ void tile_begin(const struct conv3d_params &p,
+						  struct mma_state<NT> &s, int tile, int first)
 {
 	const int n0 = tile % p.tiles_n * tile_channels<NT>();
-	struct position at;
+	const struct chunk at = chunk_at(p, first);
 
 	tile_locate(p, s, tile / p.tiles_n, n0);
 	__syncthreads();
-	position_set(p, first, &at);
 	copy_pixels(p, s, at.kt, at.ci, 0);
-	for (int i = 0; i < STAGES - 1 && threadIdx.x == 0 && at.c < last; i++) {
-		copy_weights(p, s, at, n0, i);
-		(void)position_next(p, &at);
-	}
+	for (int i = 0; i < STAGES - 1 && threadIdx.x == 0; i++)
+		copy_weights(p, s, i, i, at, n0);
 	__syncwarp();
 }
 
 /* ------------------------------------------------------------------------------------ products */
 
-/* Address of this lane's part of the first fragment. */
+/* Address of this lane's part of the first fragment of column kw, half k. */
 template <int NT>
-static __device__ __forceinline__ uint32_t rows_address(const struct mma_state<NT> &s,
-							const struct position &at, int buffer)
+static __device__ __forceinline__ uint32_t rows_address(const struct mma_state<NT> &s, int buffer,
+							int kw, int k)
 {
-	const int lane = threadIdx.x & 31, column = (lane & 7) + at.kw;
+	const int lane = threadIdx.x & 31, column = (lane & 7) + kw;
 	const int patch = 2 * warp_pair() + (lane >> 3 & 1);
 
 	return s.shared_a + buffer * a_stride<NT>() +
-	       swizzle_pixel(patch * PATCH_ROWS + column, column, 2 * at.k + (lane >> 4));
+	       swizzle_pixel(patch * PATCH_ROWS + column, column, 2 * k + (lane >> 4));
 }
 
 template <int NT>
@@ -266,64 +258,126 @@ static __device__ __forceinline__ void products(struct mma_state<NT> &s, int m, 
 			 s.b[kh][n / 2][n % 2 * 2 + 1]);
 }
 
-/* The weights of the stage three after stage i, into the buffer that all left after stage i − 1. */
+/* What a stage needs to know of its tile: how many chunks, and the one at hand. */
+struct work {
+	int chunks, n0;
+	struct chunk now, next;
+};
+
+/* Waits for use i / STAGES of a barrier of the weights' ring in this tile. */
+template <int NT>
+static __device__ __forceinline__ uint32_t ring_parity(const struct mma_state<NT> &s, int i)
+{
+	return (i / STAGES ^ s.b_phase >> i % STAGES) & 1;
+}
+
+/* The weights of stage i + 3, into the buffer that all warps left after stage i − 1. */
 template <int NT>
 static __device__ __forceinline__ void feed_weights(const struct conv3d_params &p,
-						    const struct mma_state<NT> &s, int i, int last,
-						    int n0, const struct position &feed)
+						    const struct mma_state<NT> &s,
+						    const struct work &work, int i, int in)
 {
-	const int before = (i + STAGES - 1) % STAGES;
+	const int later = in + STAGES - 1;
 
-	if (i % WARPS == threadIdx.x >> 5 && (threadIdx.x & 31) == 0 && feed.c < last) {
+	if (i % WARPS == threadIdx.x >> 5 && (threadIdx.x & 31) == 0 &&
+	    i + STAGES - 1 < work.chunks * CHUNK_STAGES) {
 		if (i > 0)
-			mbarrier_wait(shared_address(&s.tables->b_empty[before]),
-				      ((i - 1) / STAGES ^ s.b_phase >> before) & 1);
-		copy_weights(p, s, feed, n0, before);
+			mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, b_empty),
+						 (i - 1) % STAGES),
+				      ring_parity(s, i - 1));
+		copy_weights(p, s, i + STAGES - 1, later % CHUNK_STAGES,
+			     later < CHUNK_STAGES ? work.now : work.next, work.n0);
 	}
 	__syncwarp();
 }
 
-/* Products of kh = 1 with the copies of the next chunk's pixels between them. */
+/* Products of kh = 1 with the copies of chunk j + 1 of the tile between them. */
 template <int NT>
 static __device__ __forceinline__ void products_and_pixels(const struct conv3d_params &p,
 							   struct mma_state<NT> &s,
-							   const struct position &at, int first)
+							   const struct chunk &next, int j)
 {
-	const int other = ~(at.c - first) & 1;
-	const bool wraps = at.ci + CONV3D_CHUNK >= p.cin;
-	const int kt = at.kt + wraps, ci = wraps ? 0 : at.ci + CONV3D_CHUNK;
+	const int other = ~j & 1;
 
-	/* Free since this chunk's first stage. */
-	if (at.c > first)
-		mbarrier_wait(shared_address(&s.tables->a_empty[other]),
-			      ((at.c - first - 1) >> 1 ^ s.a_phase >> other) & 1);
+	/* Free since the first stage of chunk j. */
+	if (j > 0)
+		mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, a_empty), other),
+			      ((j - 1) >> 1 ^ s.a_phase >> other) & 1);
 	static_assert(A_PIECES <= 8, "one for each row");
 #pragma unroll
 	for (int m = 0; m < 8; m++) {
 		products(s, m, 1);
 		if (m < A_PIECES)
-			copy_piece(p, s, kt, ci, other, m < A_PIECES ? m : 0);
+			copy_piece(p, s, next.kt, next.ci, other, m < A_PIECES ? m : 0);
 	}
-	cp_async_arrive(shared_address(&s.tables->a_full[other]));
+	cp_async_arrive(at_barrier(s.tables, offsetof(struct tables, a_full), other));
 }
 
 /*
- * The sum over chunks [first, last) of a tile that tile_begin has begun. A stage is 16 channels of the
- * weights of one kw. Operands of the next stage are read while this one's last products run, into the
- * registers that these free.
+ * Stage i of a tile, which is stage `in` of chunk j: 16 channels of the weights of one kw. Operands of the
+ * next stage are read while the last products run, into the registers that these free.
  */
 template <int NT>
-static __device__ __forceinline__ void sum(const struct conv3d_params &p, struct mma_state<NT> &s,
-					   int n0, int first, int last)
+static __device__ __forceinline__ void stage_products(const struct conv3d_params &p,
+						      struct mma_state<NT> &s,
+						      const struct work &work, int i, int j, int in)
 {
-	struct position at, feed; /* of the stage being read, and of the next to be copied */
+	const int stages = work.chunks * CHUNK_STAGES, then = (in + 1) % CHUNK_STAGES;
+	const bool ends = in == CHUNK_STAGES - 1;
 	uint32_t rows;
-	int i;
+	bool ready;
 
-	position_set(p, first, &at);
-	feed = at;
-	for (i = 0; i < STAGES - 1; i++)
-		(void)position_next(p, &feed);
+	load_weights(s, i % STAGES, 1);
+#pragma unroll
+	for (int m = 0; m < 8; m++)
+		products(s, m, 0);
+	load_weights(s, i % STAGES, 2);
+	feed_weights(p, s, work, i, in);
+	/* Asked for early: the answer takes a while. (Where nothing comes it would take longest.) */
+	ready = i + 1 >= stages ||
+		mbarrier_try_wait(at_barrier(s.tables, offsetof(struct tables, b_full),
+					     (i + 1) % STAGES),
+				  ring_parity(s, i + 1));
+	if (in == 2 && j + 1 < work.chunks) {
+		products_and_pixels(p, s, work.next, j);
+	} else {
+#pragma unroll
+		for (int m = 0; m < 8; m++)
+			products(s, m, 1);
+	}
+	if (!ready)
+		mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, b_full),
+					 (i + 1) % STAGES),
+			      ring_parity(s, i + 1));
+	if (ends && i + 1 < stages)
+		mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, a_full), ~j & 1),
+			      ((j + 1) >> 1 ^ s.a_phase >> (~j & 1)) & 1);
+	rows = rows_address(s, (j + ends) & 1, then / 2, then % 2);
+	load_weights(s, (i + 1) % STAGES, 0);
+	load_row(s, rows, 0);
+	load_row(s, rows, 1);
+#pragma unroll
+	for (int m = 0; m < 8; m++) {
+		products(s, m, 2);
+		load_row(s, rows, m + 2);
+	}
+	if ((threadIdx.x & 31) == 0) {
+		mbarrier_arrive(at_barrier(s.tables, offsetof(struct tables, b_empty), i % STAGES));
+		if (ends)
+			mbarrier_arrive(
+				at_barrier(s.tables, offsetof(struct tables, a_empty), j & 1));
+	}
+}
+
+/* The sum over chunks of a tile that tile_begin has begun. */
+template <int NT>
+static __device__ __forceinline__ void sum(const struct conv3d_params &p, struct mma_state<NT> &s,
+					   int first, int chunks, int n0)
+{
+	struct work work = { chunks, n0, chunk_at(p, first), chunk_at(p, first) };
+	const int stages = chunks * CHUNK_STAGES;
+	uint32_t rows;
+
 #pragma unroll
 	for (int m = 0; m < 8; m++)
 #pragma unroll
@@ -331,69 +385,32 @@ static __device__ __forceinline__ void sum(const struct conv3d_params &p, struct
 #pragma unroll
 			for (int e = 0; e < 4; e++)
 				s.d[m][n][e] = 0;
-	mbarrier_wait(shared_address(&s.tables->a_full[0]), s.a_phase & 1);
-	mbarrier_wait(shared_address(&s.tables->b_full[0]), s.b_phase & 1);
-	rows = rows_address(s, at, 0);
+	mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, a_full), 0), s.a_phase & 1);
+	mbarrier_wait(at_barrier(s.tables, offsetof(struct tables, b_full), 0), s.b_phase & 1);
+	rows = rows_address(s, 0, 0, 0);
 	load_weights(s, 0, 0);
 #pragma unroll
 	for (int row = 0; row < HALO; row++)
 		load_row(s, rows, row);
-
 #pragma unroll 1
-	for (i = 0; at.c < last; i++) {
-		const int now = i % STAGES, next = (i + 1) % STAGES, buffer = (at.c - first) & 1;
-		bool begins, ready;
-
-		load_weights(s, now, 1);
+	for (int j = 0; j < chunks; j++) {
+		work.now = work.next;
+		work.next.ci += CONV3D_CHUNK;
+		if (work.next.ci >= p.cin) {
+			work.next.ci = 0;
+			work.next.kt++;
+		}
 #pragma unroll
-		for (int m = 0; m < 8; m++)
-			products(s, m, 0);
-		load_weights(s, now, 2);
-		feed_weights(p, s, i, last, n0, feed);
-		(void)position_next(p, &feed);
-		/* Asked for early: the answer takes a while. */
-		ready = mbarrier_try_wait(shared_address(&s.tables->b_full[next]),
-					  ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
-		if (at.kw == 1 && at.k == 0 && at.c + 1 < last) {
-			products_and_pixels(p, s, at, first);
-		} else {
-#pragma unroll
-			for (int m = 0; m < 8; m++)
-				products(s, m, 1);
-		}
-
-		begins = position_next(p, &at);
-		if (at.c < last) {
-			if (!ready)
-				mbarrier_wait(shared_address(&s.tables->b_full[next]),
-					      ((i + 1) / STAGES ^ s.b_phase >> next) & 1);
-			if (begins)
-				mbarrier_wait(shared_address(&s.tables->a_full[buffer ^ 1]),
-					      ((at.c - first) >> 1 ^ s.a_phase >> (buffer ^ 1)) &
-						      1);
-		}
-		rows = rows_address(s, at, (at.c - first) & 1);
-		load_weights(s, next, 0);
-		load_row(s, rows, 0);
-		load_row(s, rows, 1);
-#pragma unroll
-		for (int m = 0; m < 8; m++) {
-			products(s, m, 2);
-			load_row(s, rows, m + 2);
-		}
-		if ((threadIdx.x & 31) == 0) {
-			mbarrier_arrive(shared_address(&s.tables->b_empty[now]));
-			if (begins)
-				mbarrier_arrive(shared_address(&s.tables->a_empty[buffer]));
-		}
+		for (int in = 0; in < CHUNK_STAGES; in++)
+			stage_products(p, s, work, j * CHUNK_STAGES + in, j, in);
 	}
 	/* Uses of each barrier in this tile. */
 #pragma unroll
 	for (int j = 0; j < STAGES; j++)
-		s.b_phase ^= ((i - j + STAGES - 1) / STAGES & 1) << j;
+		s.b_phase ^= ((stages - j + STAGES - 1) / STAGES & 1) << j;
 #pragma unroll
 	for (int j = 0; j < 2; j++)
-		s.a_phase ^= ((last - first - j + 1) / 2 & 1) << j;
+		s.a_phase ^= ((chunks - j + 1) / 2 & 1) << j;
 	__syncthreads();
 }
 
@@ -463,11 +480,11 @@ template <int NT> static __device__ __forceinline__ void conv3d_mma(const struct
 	struct mma_state<NT> s;
 
 	mma_init(s, shared);
-	tile_begin(p, s, blockIdx.x, first, last); /* its barrier is the one after mma_init too */
+	tile_begin(p, s, blockIdx.x, first); /* its barrier is the one after mma_init too */
 	for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
 		const int next = tile + gridDim.x;
 
-		sum(p, s, tile % p.tiles_n * n, first, last);
+		sum(p, s, first, last - first, tile % p.tiles_n * n);
 		if (p.splits > 1) {
 			float *to =
 				p.partial + (((size_t)split * tiles + tile) * CONV3D_TILE_PIXELS +
@@ -479,7 +496,7 @@ template <int NT> static __device__ __forceinline__ void conv3d_mma(const struct
 			return;
 		}
 		if (next < tiles)
-			tile_begin(p, s, next, first, last);
+			tile_begin(p, s, next, first);
 		put_tile(p, s, shared, tile / p.tiles_n, tile % p.tiles_n * n);
 		fence_proxy_async();
 		__syncthreads();

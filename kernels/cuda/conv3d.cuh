@@ -40,19 +40,27 @@ static __device__ __forceinline__ int conv3d_offset(const struct conv3d_params &
 }
 
 /*
- * Top left corner of a patch; false behind the last one. For a temporal down-sampler the two frames of a
- * cell are neighbours, so that a pair of patches has whole cells.
+ * Top left corner of a patch; false behind the last one. Patches go along a row, then down a strip of rows,
+ * then to the next frame: about one strip is being worked on, and what the next frame reads of this one is
+ * still in L2. For a temporal down-sampler the two frames of a cell are neighbours, so that a pair of
+ * patches has whole cells.
  */
 static __device__ __forceinline__ bool conv3d_patch(const struct conv3d_params &p, int patch,
 						    int *t, int *h, int *w)
 {
 	const int pair = p.resample == CONV3D_SPACE_TO_DEPTH ? p.stride_t : 1, i = patch % pair;
+	int strip, rows;
 
 	patch /= pair;
+	strip = patch / (p.strip * p.patches_w * (p.frames / pair)) * p.strip;
+	patch -= strip * p.patches_w * (p.frames / pair);
+	rows = min(p.strip, p.patches_h - strip);
+	if (rows <= 0)
+		return false;
 	*w = patch % p.patches_w * 8;
 	patch /= p.patches_w;
-	*h = patch % p.patches_h * 8;
-	*t = patch / p.patches_h * pair + i;
+	*h = (strip + patch % rows) * 8;
+	*t = patch / rows * pair + i;
 	return *t < p.frames;
 }
 

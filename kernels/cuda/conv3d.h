@@ -24,7 +24,7 @@ enum {
 	CONV3D_WGMMA_CHUNK = 64,
 	CONV3D_WGMMA_THREADS = 384,
 	CONV3D_WGMMA_B_STAGES = 6,
-	CONV3D_WGMMA_TABLE_BYTES = 3072,
+	CONV3D_WGMMA_TABLE_BYTES = 4096,
 
 	CONV3D_FINISH_THREADS = 256,
 	CONV3D_NORM_THREADS = 256,
@@ -55,9 +55,9 @@ struct conv3d_params {
 	int rows;     /* of the weight per tap */
 	int causal, context_set, reflect;
 	int resample, stride_t, stride_h, stride_w, drop; /* enum kernel_resample */
-	int patches_h, patches_w;			  /* of a frame */
-	int tile_channels, tiles_m, tiles_n;		  /* N, and how many tiles there are */
-	int splits;					  /* of the sum */
+	int patches_h, patches_w, strip;     /* of a frame; rows of patches of a strip */
+	int tile_channels, tiles_m, tiles_n; /* N, and how many tiles there are */
+	int splits;			     /* of the sum */
 };
 
 /* y_norm = silu(x / sqrt(mean(x²) + 1e−8)) per pixel; x may be y_norm. */

@@ -23,8 +23,8 @@ enum {
 struct tables {
 	uint64_t a_full[2], a_empty[2], b_full[STAGES], b_empty[STAGES];
 	const uint16_t *frame[3][CONV3D_PATCHES];
-	int offset[A_ROWS]; /* of border pixels inside a frame; −1 zero */
-	int pixel[CONV3D_TILE_PIXELS];
+	int offset[A_ROWS];		  /* of border pixels inside a frame; −1 zero */
+	int pixel[2][CONV3D_TILE_PIXELS]; /* of tiles in turn; conv3d_pixel */
 };
 
 static_assert(sizeof(struct tables) <= CONV3D_WGMMA_TABLE_BYTES, "shared memory");
@@ -51,9 +51,10 @@ static __device__ __forceinline__ void barriers_init(struct tables *tables)
 
 /* ------------------------------------------------------------------------------------- copies */
 
-/* Where the pixels of a tile are; and what will be added to it, on its way to L2. */
+/* Where the pixels of a tile are; and what will be added to it, on its way to L2. Consumers see it with
+ * the tile's first chunk, and have left the tile before the last by its third. */
 static __device__ __forceinline__ void tile_begin(const struct conv3d_params &p,
-						  struct tables *tables, int tile)
+						  struct tables *tables, int tile, int turn)
 {
 	const int tile_m = tile / p.tiles_n, n0 = tile % p.tiles_n * p.tile_channels;
 	const int me = threadIdx.x - 32;
@@ -71,11 +72,12 @@ static __device__ __forceinline__ void tile_begin(const struct conv3d_params &p,
 			tables->frame[in_patch][patch] = conv3d_frame(p, exists ? t : 0, in_patch);
 	}
 	named_barrier(1, COPIERS);
-	for (int r = me; p.residual && r < CONV3D_TILE_PIXELS; r += COPIERS) {
+	for (int r = me; r < CONV3D_TILE_PIXELS; r += COPIERS) {
 		const int pixel = conv3d_pixel(p, tile_m, r);
 		const uint16_t *row = (const uint16_t *)p.residual + (size_t)pixel * p.cout + n0;
 
-		if (pixel >= 0) {
+		tables->pixel[turn][r] = pixel;
+		if (p.residual && pixel >= 0) {
 			prefetch_l2(row);
 			prefetch_l2(row + min(p.tile_channels, p.cout - n0) - 1);
 		}
@@ -87,10 +89,10 @@ static __device__ __forceinline__ void copy_pixels(const struct conv3d_params &p
 						   const struct block &k)
 {
 	const int me = threadIdx.x - 32, piece = me & 7, row = me >> 3;
-	int i = 0; /* chunks so far */
+	int i = 0, turn = 0; /* chunks and tiles so far */
 
-	for (int tile = blockIdx.x; tile < k.tiles; tile += gridDim.x) {
-		tile_begin(p, k.tables, tile);
+	for (int tile = blockIdx.x; tile < k.tiles; tile += gridDim.x, turn ^= 1) {
+		tile_begin(p, k.tables, tile, turn);
 		for (int c = k.first; c < k.last; c++, i++) {
 			const int buffer = i & 1, kt = c / k.per_tap;
 			const int channel = (c - kt * k.per_tap) * CONV3D_WGMMA_CHUNK + piece * 8;
@@ -314,7 +316,8 @@ static __device__ __forceinline__ void bias_load(const struct conv3d_params &p, 
  */
 template <int N>
 static __device__ __forceinline__ void results_store(const struct conv3d_params &p, int group,
-						     int tile_m, int n0, float (&d)[2][N / 2])
+						     const int *pixels, int n0,
+						     float (&d)[2][N / 2])
 {
 	enum { QUADS = N / 32 };
 	const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
@@ -328,9 +331,8 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 
 #pragma unroll
 		for (int i = 0; i < 2; i++) {
-			const int pixel = conv3d_pixel(p, tile_m,
-						       128 * group + 64 * patch + 16 * warp +
-							       8 * i + (lane >> 2));
+			const int pixel =
+				pixels[128 * group + 64 * patch + 16 * warp + 8 * i + (lane >> 2)];
 
 			exists[i] = pixel >= 0;
 			at[i] = (size_t)pixel * p.cout + first;
@@ -425,19 +427,20 @@ template <int N> static __device__ __forceinline__ void conv3d_walk(const struct
 	const int group = threadIdx.x / 128 - 1;
 
 	if (group < 0) {
-		registers_give<40>();
+		registers_give<56>();
 		copy<N>(p, k);
 	} else {
 		struct ring ring = { 0, 0, 0 };
 		float d[2][N / 2];
 
-		registers_take<232>();
-		for (int tile = blockIdx.x; tile < k.tiles; tile += gridDim.x) {
+		registers_take<224>();
+		for (int tile = blockIdx.x, turn = 0; tile < k.tiles;
+		     tile += gridDim.x, turn ^= 1) {
 			const int n0 = tile % p.tiles_n * N;
 
 			bias_load<N>(p, n0, d);
 			multiply<N>(k, group, ring, d);
-			results_store<N>(p, group, tile / p.tiles_n, n0, d);
+			results_store<N>(p, group, k.tables->pixel[turn], n0, d);
 		}
 	}
 }
@@ -446,7 +449,7 @@ template <int N> static __device__ __forceinline__ void conv3d_walk(const struct
 template <int N> static __device__ __forceinline__ void conv3d_once(const struct conv3d_params &p)
 {
 	const struct block k = block_init<N>(p);
-	const int group = (int)threadIdx.x / 128 - 1, tile_m = blockIdx.x / p.tiles_n;
+	const int group = (int)threadIdx.x / 128 - 1;
 	const int n0 = blockIdx.x % p.tiles_n * N;
 	unsigned char *shared =
 		(unsigned char *)k.tables - 2 * A_BYTES - STAGES * N * CONV3D_WGMMA_CHUNK * 2;
@@ -472,11 +475,9 @@ template <int N> static __device__ __forceinline__ void conv3d_once(const struct
 	__syncthreads(); /* nothing reads the operands any more */
 	if (group >= 0)
 		results_put<N>(d, group, (float *)shared, N + CONV3D_STAGE_PAD);
-	if (threadIdx.x < CONV3D_TILE_PIXELS)
-		k.tables->pixel[threadIdx.x] = conv3d_pixel(p, tile_m, threadIdx.x);
 	__syncthreads();
-	conv3d_put(p, { (float *)shared, k.tables->pixel, CONV3D_TILE_PIXELS, N + CONV3D_STAGE_PAD,
-			n0, min(N, p.channels - n0), (int)threadIdx.x >> 5,
+	conv3d_put(p, { (float *)shared, k.tables->pixel[0], CONV3D_TILE_PIXELS,
+			N + CONV3D_STAGE_PAD, n0, min(N, p.channels - n0), (int)threadIdx.x >> 5,
 			CONV3D_WGMMA_THREADS / 32, (int)threadIdx.x & 31 });
 }
 

@@ -17,6 +17,20 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
 	return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* ld.shared.b64 and st.shared.b64, for addresses of 32 bits. */
+static __device__ __forceinline__ uint64_t shared_load_64(uint32_t from)
+{
+	uint64_t d;
+
+	asm volatile("ld.shared.b64 %0, [%1];" : "=l"(d) : "r"(from) : "memory");
+	return d;
+}
+
+static __device__ __forceinline__ void shared_store_64(uint32_t to, uint64_t v)
+{
+	asm volatile("st.shared.b64 [%0], %1;" ::"r"(to), "l"(v) : "memory");
+}
+
 /* ------------------------------------------------------------------------------------- numbers */
 
 /* cvt.rn.bf16x2.f32: two F32 to one word of BF16, nearest even. */
