@@ -1,6 +1,6 @@
 #!/bin/sh
 # limit: 100 s
-# A file in; what an independent reader sees is judged on the host, against sana-edit.
+# A file in, and distinct frames at an independent reader. What is on them is not judged here.
 . /host/guest/lib.sh
 settings sana-streamd file:/var/lib/clips/clip.y4m '"loopback:label=Sana Camera"' \
 	'prompt = { initial = "make it sepia"; };'
