@@ -6,6 +6,7 @@
 enum {
 	THREADS = 128,
 	LANES = 4,  /* channels of a thread; as in mixffn.cu */
+	ROWS = 2,   /* of the output, of a thread */
 	STRIP = 20, /* two columns of every strip are read twice */
 };
 
@@ -25,9 +26,10 @@ int cuda_run_depthwise_glu(struct kernel_device *device, const void *params,
 		.strip = STRIP,
 	};
 	const size_t rows = (size_t)op->frames * (size_t)op->height;
+	const size_t pairs = (size_t)op->frames * (((size_t)op->height + ROWS - 1) / ROWS);
 	const bool fast = op->features % LANES == 0 && (uintptr_t)op->a % 16 == 0 &&
 			  (uintptr_t)op->y % 16 == 0 && (uintptr_t)op->weight % 16 == 0 &&
-			  (uintptr_t)op->bias % 16 == 0 && rows <= 65535;
+			  (uintptr_t)op->bias % 16 == 0 && pairs <= 65535;
 
 	if (op->frames < 1 || op->height < 1 || op->width < 1 || op->features < 1)
 		return -EINVAL;
@@ -38,7 +40,7 @@ int cuda_run_depthwise_glu(struct kernel_device *device, const void *params,
 			   &(struct cuda_launch){
 				   .kernel = CUDA_KERNEL_depthwise_glu,
 				   .grid = { cuda_blocks((size_t)op->features / LANES, THREADS),
-					     (unsigned int)rows,
+					     (unsigned int)pairs,
 					     cuda_blocks((size_t)op->width, STRIP) },
 				   .block = { THREADS },
 				   .params = &p,

@@ -2,14 +2,17 @@
  * Depth-wise 3×3 convolution with a gated unit (kernel_depthwise_glu): d = conv(a) + bias over 2F
  * channels, y = d[0:F] ⊙ silu(d[F:2F]).
  *
- * A thread has 4 channels of each half and walks along a strip of one picture row, the nine weights and
- * a window of three columns in registers: an element is read from L2 three times (rows) and from
- * memory once.
+ * A thread has 4 channels of each half and walks along a strip of two picture rows, the nine weights and
+ * a window of three columns in registers, the next column on its way: an element is read from L2 twice and
+ * from memory once.
  */
 #include "kernels/cuda/mixffn.h"
 #include "kernels/cuda/mma.cuh"
 
-enum { LANES = 4 };
+enum {
+	LANES = 4, /* channels of a thread, of each half */
+	ROWS = 2,  /* of the output */
+};
 
 struct four {
 	float v[LANES];
@@ -31,9 +34,9 @@ static __device__ __forceinline__ struct four four_floats(const float *from)
 	return f;
 }
 
-/* One half's part of a pixel: three rows of the newest column; zero outside the picture. */
+/* One half's part of a column: the two rows of the output and their neighbours; zero outside. */
 struct column {
-	uint2 row[3];
+	uint2 row[ROWS + 2];
 };
 
 static __device__ __forceinline__ struct column
@@ -42,7 +45,7 @@ column_load(const uint16_t *a, size_t row_elements, size_t ld, int y, int height
 	struct column c;
 
 #pragma unroll
-	for (int r = 0; r < 3; r++) {
+	for (int r = 0; r < ROWS + 2; r++) {
 		const bool inside = y + r >= 1 && y + r <= height && x >= 0 && x < width;
 
 		c.row[r] = make_uint2(0, 0);
@@ -53,8 +56,10 @@ column_load(const uint16_t *a, size_t row_elements, size_t ld, int y, int height
 	return c;
 }
 
-static __device__ __forceinline__ struct four
-convolve(const struct column window[3], const struct four weight[9], const struct four &bias)
+/* Output row `row` of the two. */
+static __device__ __forceinline__ struct four convolve(const struct column window[3], int row,
+						       const struct four weight[9],
+						       const struct four &bias)
 {
 	struct four d = bias;
 
@@ -62,7 +67,7 @@ convolve(const struct column window[3], const struct four weight[9], const struc
 	for (int r = 0; r < 3; r++)
 #pragma unroll
 		for (int c = 0; c < 3; c++) {
-			const struct four x = four_of(window[c].row[r]);
+			const struct four x = four_of(window[c].row[row + r]);
 
 #pragma unroll
 			for (int i = 0; i < LANES; i++)
@@ -73,19 +78,20 @@ convolve(const struct column window[3], const struct four weight[9], const struc
 
 static __device__ __forceinline__ float silu(float a)
 {
-	return a / (1.0f + exp2_approx(-1.4426950408889634f * a));
+	return a * reciprocal_approx(1.0f + exp2_approx(-1.4426950408889634f * a));
 }
 
-/* Grid: quads of features, rows of all frames, strips. F a multiple of 4, 16-byte addresses. */
+/* Grid: quads of features, pairs of rows of all frames, strips. F a multiple of 4, 16-byte addresses. */
 extern "C" __global__ void __launch_bounds__(128)
 	depthwise_glu(const __grid_constant__ struct depthwise_glu_params p)
 {
 	const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * LANES;
-	const int row = blockIdx.y, y = row % p.height, x_first = blockIdx.z * p.strip;
-	const int x_end = min(x_first + p.strip, p.width);
+	const int pairs = (p.height + ROWS - 1) / ROWS, y = blockIdx.y % pairs * ROWS;
+	const size_t row = (size_t)(blockIdx.y / pairs) * p.height + y;
+	const int x_first = blockIdx.z * p.strip, x_end = min(x_first + p.strip, p.width);
 	const size_t ld = 2 * (size_t)p.features, row_elements = ld * p.width;
 	const uint16_t *a = (const uint16_t *)p.a + row * row_elements + channel;
-	uint16_t *out = (uint16_t *)p.y + (size_t)row * p.width * p.features + channel;
+	uint16_t *out = (uint16_t *)p.y + row * p.width * p.features + channel;
 	struct four weight[2][9], bias[2];
 	struct column window[2][3];
 
@@ -103,24 +109,33 @@ extern "C" __global__ void __launch_bounds__(128)
 #pragma unroll
 	for (int half = 0; half < 2; half++)
 #pragma unroll
-		for (int c = 0; c < 2; c++)
+		for (int c = 0; c < 3; c++)
 			window[half][c] = column_load(a + half * p.features, row_elements, ld, y,
 						      p.height, x_first - 1 + c, p.width);
 	for (int x = x_first; x < x_end; x++) {
-		struct four d[2];
-		uint2 bits;
+		struct column ahead[2];
 
 #pragma unroll
+		for (int half = 0; half < 2; half++)
+			ahead[half] = column_load(a + half * p.features, row_elements, ld, y,
+						  p.height, x + 2, p.width);
+#pragma unroll
+		for (int r = 0; r < ROWS; r++) {
+			const struct four d = convolve(window[0], r, weight[0], bias[0]);
+			const struct four g = convolve(window[1], r, weight[1], bias[1]);
+			uint2 bits;
+
+			bits.x = bf16_pack(d.v[0] * silu(g.v[0]), d.v[1] * silu(g.v[1]));
+			bits.y = bf16_pack(d.v[2] * silu(g.v[2]), d.v[3] * silu(g.v[3]));
+			if (y + r < p.height)
+				*(uint2 *)(out + ((size_t)r * p.width + x) * p.features) = bits;
+		}
+#pragma unroll
 		for (int half = 0; half < 2; half++) {
-			window[half][2] = column_load(a + half * p.features, row_elements, ld, y,
-						      p.height, x + 1, p.width);
-			d[half] = convolve(window[half], weight[half], bias[half]);
 			window[half][0] = window[half][1];
 			window[half][1] = window[half][2];
+			window[half][2] = ahead[half];
 		}
-		bits.x = bf16_pack(d[0].v[0] * silu(d[1].v[0]), d[0].v[1] * silu(d[1].v[1]));
-		bits.y = bf16_pack(d[0].v[2] * silu(d[1].v[2]), d[0].v[3] * silu(d[1].v[3]));
-		*(uint2 *)(out + (size_t)x * p.features) = bits;
 	}
 }
 
