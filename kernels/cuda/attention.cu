@@ -1,268 +1,308 @@
 /*
- * Softmax attention. A block takes 64 queries of one head; keys and values pass through shared memory 64 at
- * a time while scores, their running maximum and sum and the output stay in registers. The head's lanes
- * are used as they are (112 = 7·16): nothing is padded but the rows of shared memory.
+ * Softmax attention. A block takes 128 queries of one head; keys and values pass through shared memory 48 at
+ * a time while scores, their running maximum and sum and the output stay in registers. A warp has 32
+ * queries, so that what it reads of shared memory serves two products: with 16, Hopper's shared memory
+ * would be slower than its tensor units. The head's lanes are used as they are (112 = 7·16): nothing is
+ * padded but the rows of shared memory.
  */
-#include "kernels/cuda/attention.h"
-#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/attention.cuh"
 
-static const float log2_e = 1.44269504f;
+enum {
+	KEYS = ATTENTION_KEYS,
+	THREADS = ATTENTION_THREADS,
+	TILES = 2, /* of 16 queries, of a warp */
+};
 
-static __device__ __forceinline__ float silu(float a)
-{
-	return a * reciprocal_approx(1.0f + exp2_approx(-a * log2_e));
-}
-
-/* Which keys stage `tile` holds: a segment's part; fewer than 64 only at a segment's end. */
-struct stage_keys {
+/* Which keys a step has: a segment's part; fewer than 48 only at a segment's end. */
+struct step_keys {
 	const struct attention_segment *segment;
 	int first, count;
 };
 
-static __device__ __forceinline__ struct stage_keys stage_of(const struct attention_params &p,
-							     int tile)
+static __device__ __forceinline__ struct step_keys keys_at(const struct attention_params &p,
+							   int step)
 {
-	struct stage_keys s = { &p.segment[0], 0, 0 };
+	struct step_keys s = { &p.segment[0], 0, 0 };
 
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
-		const int tiles = i < p.segments ? (p.segment[i].tokens + ATTENTION_KEYS - 1) /
-							   ATTENTION_KEYS :
-						   0;
+		const int tokens = i < p.segments ? p.segment[i].tokens : 0;
+		const int steps = (tokens + KEYS - 1) / KEYS;
 
-		if (tile >= 0 && tile < tiles) {
-			s.segment = &p.segment[i];
-			s.first = tile * ATTENTION_KEYS;
-			s.count = min(ATTENTION_KEYS, p.segment[i].tokens - s.first);
-		}
-		tile -= tiles;
+		if (step >= 0 && step < steps)
+			s = { &p.segment[i], step * KEYS, min((int)KEYS, tokens - step * KEYS) };
+		step -= steps;
 	}
 	return s;
 }
 
-/* One stage of keys and values to shared memory; rows past its keys become zero. */
+/* `rows` rows of a head's lanes to shared memory; those from `count` on become zero. */
 template <int D>
-static __device__ __forceinline__ void stage_load(const struct stage_keys &s, int kv_lane,
-						  uint32_t keys, uint32_t values)
+static __device__ __forceinline__ void rows_load(const void *from, size_t ld, int lane, int rows,
+						 int count, uint32_t to)
 {
-	constexpr int chunks = D / 8, stride = (D + ATTENTION_PAD) * 2;
+	constexpr int chunks = D / 8, lanes = chunks <= 4 ? 4 : chunks <= 8 ? 8 : 16;
+	constexpr int stride = (D + ATTENTION_PAD) * 2, step = THREADS / lanes;
+	const int chunk = threadIdx.x % lanes, first = threadIdx.x / lanes;
+	const uint16_t *at = (const uint16_t *)from + first * ld + lane + chunk * 8;
 
-	/* Addresses of all copies at once would not fit into the registers. */
-#pragma unroll 1
-	for (int i = threadIdx.x; i < ATTENTION_KEYS * chunks; i += ATTENTION_THREADS) {
-		const int row = i / chunks, chunk = i % chunks;
-		const int source = row < s.count ? s.first + row : 0;
-		const size_t at = source * s.segment->ld + kv_lane + chunk * 8;
-		const uint32_t to = row * stride + chunk * 16;
-		const int bytes = row < s.count ? 16 : 0;
+	if (chunk >= chunks)
+		return;
+	to += first * stride + chunk * 16;
+#pragma unroll 2
+	for (int row = first; row < rows; row += step, at += step * ld, to += step * stride)
+		cp_async_16(to, row < count ? at : (const uint16_t *)from, row < count ? 16 : 0);
+}
 
-		cp_async_16(keys + to, (const uint16_t *)s.segment->k + at, bytes);
-		cp_async_16(values + to, (const uint16_t *)s.segment->v + at, bytes);
-	}
+template <int D>
+static __device__ __forceinline__ void keys_load(const struct step_keys &s, bool values, int lane,
+						 uint32_t to)
+{
+	const size_t ld = s.segment->ld;
+	const uint16_t *from = (const uint16_t *)(values ? s.segment->v : s.segment->k);
+
+	rows_load<D>(from + s.first * ld, ld, lane, KEYS, s.count, to);
 	cp_async_commit();
 }
 
-/* The warp's 16 queries as operands; rows past the last one are zero. */
+/* s ← q·kᵀ of the warp's 32 queries; `queries` is where this lane reads its matrices. */
 template <int D>
-static __device__ __forceinline__ void queries_load(const struct attention_params &p, int row,
-						    int lane, uint32_t q[D / 16][4])
-{
-	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-
-#pragma unroll
-	for (int k = 0; k < D / 16; k++)
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const int r = row + g + (i & 1) * 8;
-			const size_t at = r * p.ldq + lane + k * 16 + (i >> 1) * 8 + 2 * c;
-
-			q[k][i] = r < p.rows ? *(const uint32_t *)((const uint16_t *)p.q + at) : 0;
-		}
-}
-
-template <int D>
-static __device__ __forceinline__ void scores_make(const uint32_t q[D / 16][4], uint32_t keys,
-						   float s[ATTENTION_KEYS / 8][4])
+static __device__ __forceinline__ void scores_make(uint32_t queries, uint32_t keys,
+						   float s[TILES][KEYS / 8][4])
 {
 	constexpr int stride = (D + ATTENTION_PAD) * 2;
 	const int i = threadIdx.x % 32 / 8, r = threadIdx.x % 8;
 	const uint32_t at = keys + ((i >> 1) * 8 + r) * stride + (i & 1) * 16;
 
 #pragma unroll
-	for (int n = 0; n < ATTENTION_KEYS / 8; n++)
-		s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+	for (int m = 0; m < TILES; m++)
 #pragma unroll
-	for (int k = 0; k < D / 16; k++)
+		for (int n = 0; n < KEYS / 8; n++)
+			s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
 #pragma unroll
-		for (int n = 0; n < ATTENTION_KEYS / 8; n += 2) {
-			uint32_t b[4];
+	for (int k = 0; k < D / 16; k++) {
+		uint32_t q[TILES][4], b[4];
 
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+			ldmatrix_x4(q[m], queries + m * 16 * stride + k * 32);
+#pragma unroll
+		for (int n = 0; n < KEYS / 8; n += 2) {
 			ldmatrix_x4(b, at + n * 8 * stride + k * 32);
-			mma_bf16(s[n], q[k], b[0], b[1]);
-			mma_bf16(s[n + 1], q[k], b[2], b[3]);
+#pragma unroll
+			for (int m = 0; m < TILES; m++) {
+				mma_bf16(s[m][n], q[m], b[0], b[1]);
+				mma_bf16(s[m][n + 1], q[m], b[2], b[3]);
+			}
 		}
+	}
 }
 
-/* Largest and sum over the four lanes that share a row. */
-static __device__ __forceinline__ float row_max(float v)
-{
-	v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-	return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-
-static __device__ __forceinline__ float row_sum(float v)
-{
-	v += __shfl_xor_sync(0xffffffffu, v, 1);
-	return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-
-/* Scores to weights in place; what was summed so far is scaled to the new maximum. */
-template <int D>
-static __device__ __forceinline__ void weights_make(float s[ATTENTION_KEYS / 8][4], float scale,
-						    int count, float most[2], float sum[2],
-						    float o[D / 8][4])
+/* Scores from `count` on count for nothing. */
+static __device__ __forceinline__ void scores_end(float s[TILES][KEYS / 8][4], int count)
 {
 	const int c = threadIdx.x % 4;
 
-	if (count < ATTENTION_KEYS) {
+	if (count == KEYS)
+		return;
 #pragma unroll
-		for (int n = 0; n < ATTENTION_KEYS / 8; n++)
+	for (int m = 0; m < TILES; m++)
+#pragma unroll
+		for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
 			for (int i = 0; i < 4; i++)
 				if (n * 8 + 2 * c + (i & 1) >= count)
-					s[n][i] = -INFINITY;
-	}
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		float top = most[h], factor, offset, added = 0;
+					s[m][n][i] = -INFINITY;
+}
+
+/* Scores to weights in place; what was summed so far is scaled to the new maximum where that changed. */
+template <int D>
+static __device__ __forceinline__ void weights_make(float s[KEYS / 8][4], float scale,
+						    float most[2], float sum[2], float o[D / 8][4])
+{
+	float factor[2];
 
 #pragma unroll
-		for (int n = 0; n < ATTENTION_KEYS / 8; n++)
+	for (int h = 0; h < 2; h++) {
+		float top = most[h], offset, added = 0;
+
+#pragma unroll
+		for (int n = 0; n < KEYS / 8; n++)
 			top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
 		top = row_max(top);
-		factor = exp2_approx((most[h] - top) * scale);
+		factor[h] = exp2_approx((most[h] - top) * scale);
 		most[h] = top;
 		offset = top * scale;
 #pragma unroll
-		for (int n = 0; n < ATTENTION_KEYS / 8; n++)
+		for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
 			for (int i = 2 * h; i < 2 * h + 2; i++) {
 				s[n][i] = exp2_approx(s[n][i] * scale - offset);
 				added += s[n][i];
 			}
-		sum[h] = sum[h] * factor + added;
-#pragma unroll
-		for (int n = 0; n < D / 8; n++) {
-			o[n][2 * h] *= factor;
-			o[n][2 * h + 1] *= factor;
-		}
+		sum[h] = sum[h] * factor[h] + added;
 	}
+	if (!__any_sync(~0u, factor[0] != 1 || factor[1] != 1))
+		return;
+#pragma unroll
+	for (int n = 0; n < D / 8; n++)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			o[n][i] *= factor[i / 2];
 }
 
 template <int D>
-static __device__ __forceinline__ void values_add(const float s[ATTENTION_KEYS / 8][4],
-						  uint32_t values, float o[D / 8][4])
+static __device__ __forceinline__ void values_add(const float s[TILES][KEYS / 8][4],
+						  uint32_t values, float o[TILES][D / 8][4])
 {
 	constexpr int stride = (D + ATTENTION_PAD) * 2;
 	const int i = threadIdx.x % 32 / 8, r = threadIdx.x % 8;
 	const uint32_t at = values + ((i & 1) * 8 + r) * stride + (i >> 1) * 16;
 
 #pragma unroll
-	for (int k = 0; k < ATTENTION_KEYS / 16; k++) {
-		const uint32_t a[4] = { bf16_pack(s[2 * k][0], s[2 * k][1]),
-					bf16_pack(s[2 * k][2], s[2 * k][3]),
-					bf16_pack(s[2 * k + 1][0], s[2 * k + 1][1]),
-					bf16_pack(s[2 * k + 1][2], s[2 * k + 1][3]) };
+	for (int k = 0; k < KEYS / 16; k++) {
+		uint32_t a[TILES][4], b[4];
 
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+#pragma unroll
+			for (int j = 0; j < 4; j++)
+				a[m][j] = bf16_pack(s[m][2 * k + j / 2][j % 2 * 2],
+						    s[m][2 * k + j / 2][j % 2 * 2 + 1]);
 #pragma unroll
 		for (int n = 0; n < D / 8; n += 2) {
-			uint32_t b[4];
-
 			ldmatrix_x4_trans(b, at + k * 16 * stride + n * 16);
-			mma_bf16(o[n], a, b[0], b[1]);
-			mma_bf16(o[n + 1], a, b[2], b[3]);
-		}
-	}
-}
-
-template <int D>
-static __device__ __forceinline__ void output_store(const struct attention_params &p, int row,
-						    int lane, const float sum[2],
-						    const float o[D / 8][4])
-{
-	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-
 #pragma unroll
-	for (int h = 0; h < 2; h++) {
-		const int r = row + g + 8 * h;
-		const float total = row_sum(sum[h]);
-		const float factor = total > 0 ? 1.0f / total : 0;
-
-		if (r >= p.rows)
-			continue;
-#pragma unroll
-		for (int n = 0; n < D / 8; n++) {
-			const size_t at = lane + n * 8 + 2 * c;
-			float a = o[n][2 * h] * factor, b = o[n][2 * h + 1] * factor;
-
-			if (p.gate) {
-				const uint32_t gate = *(const uint32_t *)((const uint16_t *)p.gate +
-									  r * p.ldg + at);
-
-				a *= silu(bf16_low(gate));
-				b *= silu(bf16_high(gate));
+			for (int m = 0; m < TILES; m++) {
+				mma_bf16(o[m][n], a[m], b[0], b[1]);
+				mma_bf16(o[m][n + 1], a[m], b[2], b[3]);
 			}
-			*(uint32_t *)((uint16_t *)p.y + r * p.ldy + at) = bf16_pack(a, b);
 		}
 	}
 }
 
+/* Keys of the next step are on their way while this one's values are used, and the other way round. */
 template <int D>
-static __device__ __forceinline__ void attention_rows(const struct attention_params &p)
+static __device__ __forceinline__ void
+share_do(const struct attention_params &p, const struct attention_share &share, uint32_t shared)
 {
-	constexpr uint32_t half = ATTENTION_KEYS * (D + ATTENTION_PAD) * 2;
-	extern __shared__ __align__(128) unsigned char memory[];
-	const uint32_t shared = shared_address(memory);
-	const int head = blockIdx.y, lane = head * D, kv_lane = head / p.heads_per_kv * D;
-	const int row = blockIdx.x * ATTENTION_ROWS + threadIdx.x / 32 * 16;
-	float o[D / 8][4] = {}, s[ATTENTION_KEYS / 8][4];
-	float most[2] = { -1e30f, -1e30f }, sum[2] = {};
-	uint32_t q[D / 16][4];
-	int tiles = 0;
+	constexpr int stride = (D + ATTENTION_PAD) * 2;
+	const uint32_t keys = shared + ATTENTION_ROWS * stride, values = keys + KEYS * stride;
+	const int kv_lane = share.head / p.heads_per_kv * D, warp_row = threadIdx.x / 32 * 32;
+	const uint32_t queries =
+		shared + (warp_row + threadIdx.x % 16) * stride + threadIdx.x % 32 / 16 * 16;
+	const float scale = p.scale * log2_e;
+	float o[TILES][D / 8][4] = {}, s[TILES][KEYS / 8][4];
+	float most[TILES][2] = { { attention_lowest, attention_lowest },
+				 { attention_lowest, attention_lowest } };
+	float sum[TILES][2] = {};
 
-	for (int i = 0; i < p.segments; i++)
-		tiles += (p.segment[i].tokens + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
-	if (tiles)
-		stage_load<D>(stage_of(p, 0), kv_lane, shared, shared + half);
-	queries_load<D>(p, row, lane, q);
-	for (int tile = 0; tile < tiles; tile++) {
-		const uint32_t keys = shared + (tile & 1) * 2 * half;
-		const uint32_t next = shared + (~tile & 1) * 2 * half;
+	rows_load<D>((const uint16_t *)p.q + share.row * p.ldq, p.ldq, share.head * D,
+		     ATTENTION_ROWS, p.rows - share.row, shared);
+	keys_load<D>(keys_at(p, share.step), false, kv_lane, keys);
+	for (int i = 0; i < share.steps; i++) {
+		const struct step_keys at = keys_at(p, share.step + i);
 
-		if (tile + 1 < tiles) {
-			stage_load<D>(stage_of(p, tile + 1), kv_lane, next, next + half);
-			cp_async_wait<1>();
-		} else {
-			cp_async_wait<0>();
-		}
+		cp_async_wait<0>();
 		__syncthreads();
-		scores_make<D>(q, keys, s);
-		weights_make<D>(s, p.scale * log2_e, stage_of(p, tile).count, most, sum, o);
-		values_add<D>(s, keys + half, o);
+		keys_load<D>(at, true, kv_lane, values);
+		scores_make<D>(queries, keys, s);
+		scores_end(s, at.count);
+		cp_async_wait<0>();
 		__syncthreads();
+		if (i + 1 < share.steps)
+			keys_load<D>(keys_at(p, share.step + i + 1), false, kv_lane, keys);
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+			weights_make<D>(s[m], scale, most[m], sum[m], o[m]);
+		values_add<D>(s, values, o);
 	}
-	output_store<D>(p, row, lane, sum, o);
+#pragma unroll
+	for (int m = 0; m < TILES; m++)
+#pragma unroll
+		for (int h = 0; h < 2; h++)
+			row_store<D>(p, share, warp_row + 16 * m + 8 * h + threadIdx.x % 32 / 4,
+				     most[m][h], row_sum(sum[m][h]), &o[m][0][2 * h]);
+	/* The next item's queries take the place of these. */
+	__syncthreads();
 }
 
-#define ATTENTION(D)                                                                     \
-	extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, D > 112 ? 2 : 3) \
-		attention_##D(const __grid_constant__ struct attention_params p)         \
-	{                                                                                \
-		attention_rows<D>(p);                                                    \
+template <int D> static __device__ __forceinline__ void attention(const struct attention_params &p)
+{
+	extern __shared__ __align__(128) unsigned char memory[];
+	const int end = split_begin(p.split, blockIdx.x + 1);
+
+	for (int at = split_begin(p.split, blockIdx.x); at < end;) {
+		const struct attention_share share = share_at(p.split, blockIdx.x, at, end);
+
+		share_do<D>(p, share, shared_address(memory));
+		at += share.steps;
+	}
+}
+
+#define ATTENTION(D)                                                             \
+	extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)       \
+		attention_##D(const __grid_constant__ struct attention_params p) \
+	{                                                                        \
+		attention<D>(p);                                                 \
 	}
 ATTENTION(32)
 ATTENTION(80)
 ATTENTION(112)
+
+/* ------------------------------------------------------------------- items of more than one block */
+
+/* The block that has a step of the line. */
+static __device__ __forceinline__ int split_owner(const struct attention_split &s, int at)
+{
+	int block = (int)((int64_t)at * s.blocks / ((int64_t)s.items * s.steps));
+
+	while (split_begin(s, block + 1) <= at)
+		block++;
+	while (split_begin(s, block) > at)
+		block--;
+	return block;
+}
+
+/* blockIdx.x: the item; blockIdx.y: 16 of its queries; a thread has eight lanes of one. */
+extern "C" __global__ void attention_merge(const __grid_constant__ struct attention_params p)
+{
+	const int d = p.head_dim, chunks = d / 8, at = blockIdx.x * p.split.steps;
+	const int in = blockIdx.y * ATTENTION_MERGE_ROWS + threadIdx.x / chunks;
+	const int chunk = threadIdx.x % chunks, first = split_owner(p.split, at);
+	const int last = split_owner(p.split, at + p.split.steps - 1);
+	const int head = blockIdx.x / p.split.row_tiles;
+	const int row = blockIdx.x % p.split.row_tiles * ATTENTION_ROWS + in;
+	float top = attention_lowest, total = 0, sum[8] = {};
+
+	if (first == last || row >= p.rows)
+		return;
+	for (int pass = 0; pass < 2; pass++)
+		for (int block = first; block <= last; block++) {
+			const int part = 2 * block + (split_begin(p.split, block) <= at);
+			const float *from = p.split.parts + (size_t)part * ATTENTION_ROWS * (d + 2);
+			const float2 s = *(const float2 *)(from + ATTENTION_ROWS * d + 2 * in);
+			float weight;
+
+			if (pass == 0) {
+				top = fmaxf(top, s.x);
+				continue;
+			}
+			weight = exp2_approx((s.x - top) * p.scale * log2_e);
+			total += weight * s.y;
+			for (int i = 0; i < 8; i++)
+				sum[i] += weight * from[in * d + chunk * 8 + i];
+		}
+	total = total > 0 ? 1.0f / total : 0;
+	for (int i = 0; i < 8; i++) {
+		const size_t lane = head * d + chunk * 8 + i;
+		float a = sum[i] * total;
+
+		if (p.gate)
+			a *= silu(bf16_value(((const uint16_t *)p.gate)[row * p.ldg + lane]));
+		((uint16_t *)p.y)[row * p.ldy + lane] = bf16_bits(a);
+	}
+}
 
 /* ------------------------------------------------------------------- any head, masks, soft caps */
 

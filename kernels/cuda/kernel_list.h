@@ -9,6 +9,7 @@
 	X(weights) \
 	X(peak) \
 	X(attention) \
+	X(attention_wgmma) \
 	X(gdn) \
 	X(norm) \
 	X(elementwise) \
@@ -26,7 +27,9 @@
 	X(attention, attention_32) \
 	X(attention, attention_80) \
 	X(attention, attention_112) \
+	X(attention, attention_merge) \
 	X(attention, attention_any) \
+	X(attention_wgmma, attention_wgmma) \
 	X(gdn, gdn_mean) \
 	X(gdn, gdn_beta) \
 	X(gdn, gdn_decay) \
@@ -112,6 +115,7 @@
 
 #define CUDA_OPS_WITH_WORKSPACE(X) \
 	X(conv3d) \
+	X(attention) \
 	X(gdn_gates) \
 	X(gdn)
 /* clang-format on */

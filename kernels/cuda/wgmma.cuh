@@ -66,6 +66,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 #define WGMMA_D60 WGMMA_D56 ",%56,%57,%58,%59"
 #define WGMMA_D64 WGMMA_D56 ",%56,%57,%58,%59,%60,%61,%62,%63"
 #define WGMMA_D80 WGMMA_D64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define WGMMA_D88 WGMMA_D80 ",%80,%81,%82,%83,%84,%85,%86,%87"
 #define WGMMA_D96 WGMMA_D80 ",%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 #define WGMMA_D112 \
 	WGMMA_D96  \
@@ -81,6 +82,7 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t tile)
 #define WGMMA_F56 WGMMA_F32(0), WGMMA_F16(32), WGMMA_F8(48)
 #define WGMMA_F60 WGMMA_F56, "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59])
 #define WGMMA_F64 WGMMA_F32(0), WGMMA_F32(32)
+#define WGMMA_F88 WGMMA_F64, WGMMA_F16(64), WGMMA_F8(80)
 #define WGMMA_F96 WGMMA_F64, WGMMA_F32(64)
 #define WGMMA_F120 WGMMA_F96, WGMMA_F16(96), WGMMA_F8(112)
 #define WGMMA_F128 WGMMA_F96, WGMMA_F32(96)
@@ -114,6 +116,28 @@ WGMMA_DEFINE(64, 32, WGMMA_D32, "%32", "%33", "%34", "%35", "%36", "%37", WGMMA_
 WGMMA_DEFINE(112, 56, WGMMA_D56, "%56", "%57", "%58", "%59", "%60", "%61", WGMMA_F56)
 WGMMA_DEFINE(120, 60, WGMMA_D60, "%60", "%61", "%62", "%63", "%64", "%65", WGMMA_F60)
 WGMMA_DEFINE(128, 64, WGMMA_D64, "%64", "%65", "%66", "%67", "%68", "%69", WGMMA_F64)
+WGMMA_DEFINE(176, 88, WGMMA_D88, "%88", "%89", "%90", "%91", "%92", "%93", WGMMA_F88)
 WGMMA_DEFINE(192, 96, WGMMA_D96, "%96", "%97", "%98", "%99", "%100", "%101", WGMMA_F96)
 WGMMA_DEFINE(240, 120, WGMMA_D120, "%120", "%121", "%122", "%123", "%124", "%125", WGMMA_F120)
 WGMMA_DEFINE(256, 128, WGMMA_D128, "%128", "%129", "%130", "%131", "%132", "%133", WGMMA_F128)
+
+/*
+ * Matrix descriptor of the transposed kind: rows of 128 bytes hold 64 columns (N contiguous), one row for
+ * each of K, in the 128-byte swizzle; the next 64 columns are `block` bytes on. The next 16 of K are
+ * 2048 bytes on: add 128 to the descriptor.
+ */
+static __device__ __forceinline__ uint64_t wgmma_descriptor_columns(uint32_t tile, uint32_t block)
+{
+	return (uint64_t)((tile & 0x3ffff) >> 4) | (uint64_t)(block >> 4) << 16 |
+	       (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+/* wgmma_rs_112 with the right factor N-contiguous: d ← a·b + d. */
+static __device__ __forceinline__ void wgmma_rs_columns_112(float d[56], const uint32_t a[4],
+							    uint64_t b)
+{
+	WGMMA_ASM("wgmma.mma_async.sync.aligned.m64n112k16.f32.bf16.bf16 {" WGMMA_D56
+		  "}, {%56,%57,%58,%59}, %60, 1, 1, 1, 1;\n"
+		  : WGMMA_F56
+		  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}

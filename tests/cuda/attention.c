@@ -31,6 +31,9 @@ static const struct attention_case attention_cases[] = {
 	{ 28, { 28 }, 4, 2, 16, 0, .causal = true, .window = 8, .softcap = 50, .spread = 3 },
 	{ 300, { 300 }, 8, 4, 256, 0, .causal = true, .mask = true, .softcap = 50, .spread = 2 },
 	/* the published model's, with a shorter window */
+	/* many keys: items of several blocks */
+	{ 129, { 17, 2900 }, 3, 3, 112, 0, .gate = true, .spread = 2 },
+	{ 300, { 2112, 49, 1 }, 4, 2, 80, 0, .gate = true, .in_place = true, .spread = 3 },
 	{ 880, { 880, 880, 880 }, 20, 20, 112, 6720, .gate = true, .spread = 2 },
 	{ 2640, { 300 }, 20, 20, 112, 0, .in_place = true, .spread = 2 },
 };
@@ -313,15 +316,13 @@ static void same_bits(void **state)
 }
 
 /* The published model's shapes. */
-static void times(void **state)
+static void attention_times(void **state)
 {
 	static const struct attention_case window = {
 		2640, { 2640, 2640, 2640 }, 20, 20, 112, 6720, .gate = true, .spread = 1
 	};
 	static const struct attention_case text = { 2640, { 300 }, 20, 20, 112, 0, .spread = 1 };
-	const struct gdn_case *g = &gdn_cases[ARRAY_SIZE(gdn_cases) - 1];
 	struct attention_run a;
-	struct gdn_run d;
 
 	(void)state;
 	cuda_test_reset(&test, 1);
@@ -332,8 +333,15 @@ static void times(void **state)
 	attention_fill(&text, &a);
 	(void)cuda_test_time(&test, KERNEL_OP_attention, &a.gpu.workspace, 20,
 			     "attention, 2640 queries, 300 keys");
+}
+
+static void gdn_times(void **state)
+{
+	struct gdn_run d;
+
+	(void)state;
 	cuda_test_reset(&test, 1);
-	gdn_fill(g, &d);
+	gdn_fill(&gdn_cases[ARRAY_SIZE(gdn_cases) - 1], &d);
 	(void)cuda_test_time(&test, KERNEL_OP_gdn, &d.gpu.workspace, 20, "gdn, 3 frames of 22x40");
 }
 
@@ -341,6 +349,14 @@ static int open_all(void **state)
 {
 	(void)state;
 	cuda_test_open(&test);
+	return 0;
+}
+
+/* The kernels for other chips, on this one. */
+static int open_portable(void **state)
+{
+	(void)state;
+	cuda_test_open_portable(&test);
 	return 0;
 }
 
@@ -354,9 +370,20 @@ static int close_all(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(attention), cmocka_unit_test(gdn),   cmocka_unit_test(gdn_gates),
-		cmocka_unit_test(same_bits), cmocka_unit_test(times),
+		cmocka_unit_test(attention),	   cmocka_unit_test(gdn),
+		cmocka_unit_test(gdn_gates),	   cmocka_unit_test(same_bits),
+		cmocka_unit_test(attention_times), cmocka_unit_test(gdn_times),
 	};
 
-	return cmocka_run_group_tests_name("cuda-attention", tests, open_all, close_all);
+	const struct CMUnitTest portable[] = {
+		cmocka_unit_test(attention),
+		cmocka_unit_test(same_bits),
+		cmocka_unit_test(attention_times),
+	};
+	const int failed =
+		cmocka_run_group_tests_name("cuda-attention", tests, open_all, close_all);
+
+	return cmocka_run_group_tests_name("cuda-attention, portable", portable, open_portable,
+					   close_all) +
+	       failed;
 }

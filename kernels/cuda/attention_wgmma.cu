@@ -1,0 +1,305 @@
+/*
+ * Softmax attention for sm_90a, heads of 112: a warpgroup loads by TMA, two multiply, 64 queries each.
+ * Scores of the next keys and the weighted values of the last ones are products in flight together while
+ * exponentials are taken, and the two warpgroups fill each other's gaps. 112 lanes are 7·16 deep in the
+ * first product and 112 wide in the second; only rows in shared memory are 128 long.
+ */
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+enum {
+	KEYS = ATTENTION_WGMMA_KEYS,
+	D = ATTENTION_WGMMA_HEAD,
+	STAGES = ATTENTION_WGMMA_STAGES,
+	TILE = ATTENTION_WGMMA_TILE,
+	Q_BYTES = 2 * ATTENTION_ROWS * 128,
+	BLOCK = KEYS * 128, /* bytes of 64 lanes of all keys of a tile */
+	LOADER_REGISTERS = 24,
+	WORKER_REGISTERS = 240,
+};
+
+/* Shared memory and its barriers: full ones complete by bytes, empty ones by the eight warps. */
+struct attention_memory {
+	uint32_t q, k, v; /* k and v: STAGES tiles each */
+	uint32_t q_full, q_empty, k_full, k_empty, v_full, v_empty;
+};
+
+static __device__ __forceinline__ struct attention_memory memory_at(uint32_t base)
+{
+	const uint32_t k = base + Q_BYTES, v = k + STAGES * TILE, barrier = v + STAGES * TILE;
+
+	return { base,
+		 k,
+		 v,
+		 barrier,
+		 barrier + 8,
+		 barrier + 16,
+		 barrier + 16 + 8 * STAGES,
+		 barrier + 16 + 16 * STAGES,
+		 barrier + 16 + 24 * STAGES };
+}
+
+static __device__ __forceinline__ void memory_init(const struct attention_memory &m)
+{
+	enum { WARPS = 8 };
+
+	mbarrier_init(m.q_full, 1);
+	mbarrier_init(m.q_empty, WARPS);
+	for (int i = 0; i < STAGES; i++) {
+		mbarrier_init(m.k_full + 8 * i, 1);
+		mbarrier_init(m.v_full + 8 * i, 1);
+		mbarrier_init(m.k_empty + 8 * i, WARPS);
+		mbarrier_init(m.v_empty + 8 * i, WARPS);
+	}
+	mbarrier_init_fence();
+}
+
+/* Place in a ring of STAGES; a fresh one is that of a reader. */
+struct ring_place {
+	int stage;
+	uint32_t parity;
+};
+
+static __device__ __forceinline__ void ring_next(struct ring_place *r)
+{
+	if (++r->stage == STAGES) {
+		r->stage = 0;
+		r->parity ^= 1;
+	}
+}
+
+struct tile_place {
+	int segment, first, count;
+};
+
+static __device__ __forceinline__ struct tile_place tile_at(const struct attention_params &p,
+							    int step)
+{
+	struct tile_place t = { 0, 0, 0 };
+
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		const int tokens = i < p.segments ? p.segment[i].tokens : 0;
+		const int tiles = (tokens + KEYS - 1) / KEYS;
+
+		if (step >= 0 && step < tiles)
+			t = { i, step * KEYS, min((int)KEYS, tokens - step * KEYS) };
+		step -= tiles;
+	}
+	return t;
+}
+
+/* ------------------------------------------------------------------------------ the one that loads */
+
+static __device__ __forceinline__ void load(const struct attention_wgmma_params &p,
+					    const struct attention_memory &m)
+{
+	const int end = split_begin(p.p.split, blockIdx.x + 1);
+	struct ring_place r = { 0, 1 };
+	uint32_t q_parity = 1;
+
+	for (int at = split_begin(p.p.split, blockIdx.x); at < end;) {
+		const struct attention_share s = share_at(p.p.split, blockIdx.x, at, end);
+		const int kv_head = s.head / p.p.heads_per_kv;
+
+		mbarrier_wait(m.q_empty, q_parity);
+		q_parity ^= 1;
+		mbarrier_arrive_expect(m.q_full, Q_BYTES);
+		tma_load_3d(m.q, &p.q, m.q_full, 0, s.head, s.row);
+		tma_load_3d(m.q + Q_BYTES / 2, &p.q, m.q_full, 64, s.head, s.row);
+		for (int i = 0; i < s.steps; i++, ring_next(&r)) {
+			const struct tile_place t = tile_at(p.p, s.step + i);
+			const uint32_t k = m.k + r.stage * TILE, v = m.v + r.stage * TILE;
+			const uint32_t k_full = m.k_full + 8 * r.stage;
+			const uint32_t v_full = m.v_full + 8 * r.stage;
+
+			mbarrier_wait(m.k_empty + 8 * r.stage, r.parity);
+			mbarrier_arrive_expect(k_full, TILE);
+			tma_load_3d(k, &p.k[t.segment], k_full, 0, kv_head, t.first);
+			tma_load_3d(k + BLOCK, &p.k[t.segment], k_full, 64, kv_head, t.first);
+			mbarrier_wait(m.v_empty + 8 * r.stage, r.parity);
+			mbarrier_arrive_expect(v_full, TILE);
+			tma_load_3d(v, &p.v[t.segment], v_full, 0, kv_head, t.first);
+			tma_load_3d(v + BLOCK, &p.v[t.segment], v_full, 64, kv_head, t.first);
+		}
+		at += s.steps;
+	}
+}
+
+/* --------------------------------------------------------------------------- those that multiply */
+
+/* Registers that a product in flight writes are as they will be only after this. */
+template <int N> static __device__ __forceinline__ void registers_settle(float (&r)[N])
+{
+#pragma unroll
+	for (int i = 0; i < N; i++)
+		asm volatile("" : "+f"(r[i])::"memory");
+}
+
+static __device__ __forceinline__ void warp_arrive(uint32_t barrier)
+{
+	if (threadIdx.x % 32 == 0)
+		mbarrier_arrive(barrier);
+}
+
+/* s ← q·kᵀ, in flight. `q` is the warpgroup's 64 rows. */
+static __device__ __forceinline__ void scores_begin(float (&s)[KEYS / 2], uint32_t q, uint32_t k)
+{
+	const uint64_t a = wgmma_descriptor(q), b = wgmma_descriptor(k);
+
+	wgmma_fence();
+#pragma unroll
+	for (int i = 0; i < D / 16; i++)
+		wgmma_ss_176(s, a + i / 4 * (Q_BYTES / 2 >> 4) + i % 4 * 2,
+			     b + i / 4 * (BLOCK >> 4) + i % 4 * 2, i > 0);
+	wgmma_commit();
+}
+
+/* o ← o + w·v, in flight. */
+static __device__ __forceinline__ void values_begin(float (&o)[D / 2],
+						    const uint32_t (&w)[KEYS / 16][4], uint32_t v)
+{
+	const uint64_t b = wgmma_descriptor_columns(v, BLOCK);
+
+	wgmma_fence();
+#pragma unroll
+	for (int i = 0; i < KEYS / 16; i++)
+		wgmma_rs_columns_112(o, w[i], b + i * (2048 >> 4));
+	wgmma_commit();
+}
+
+/* Scores to weights in place; `factor` is what sums so far are multiplied by. */
+static __device__ __forceinline__ void weights_make(float (&s)[KEYS / 2], float scale, int count,
+						    float most[2], float sum[2], float factor[2])
+{
+	const int c = threadIdx.x % 4;
+
+	if (count < KEYS) {
+#pragma unroll
+		for (int i = 0; i < KEYS / 2; i++)
+			if (i / 4 * 8 + 2 * c + (i & 1) >= count)
+				s[i] = -INFINITY;
+	}
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		float top = most[h], offset, added = 0;
+
+#pragma unroll
+		for (int n = 0; n < KEYS / 8; n++)
+			top = fmaxf(top, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
+		top = row_max(top);
+		factor[h] = exp2_approx((most[h] - top) * scale);
+		most[h] = top;
+		offset = top * scale;
+#pragma unroll
+		for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+			for (int i = 4 * n + 2 * h; i < 4 * n + 2 * h + 2; i++) {
+				s[i] = exp2_approx(s[i] * scale - offset);
+				added += s[i];
+			}
+		sum[h] = sum[h] * factor[h] + added;
+	}
+}
+
+static __device__ __forceinline__ void weights_pack(const float (&s)[KEYS / 2],
+						    uint32_t (&w)[KEYS / 16][4])
+{
+#pragma unroll
+	for (int i = 0; i < KEYS / 16; i++)
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			w[i][j] = bf16_pack(s[8 * i + 2 * j], s[8 * i + 2 * j + 1]);
+}
+
+static __device__ __forceinline__ void output_scale(float (&o)[D / 2], const float factor[2])
+{
+#pragma unroll
+	for (int i = 0; i < D / 2; i++)
+		o[i] *= factor[i / 2 % 2];
+}
+
+static __device__ __forceinline__ void share_do(const struct attention_params &p,
+						const struct attention_memory &m,
+						const struct attention_share &share, uint32_t q,
+						struct ring_place *r)
+{
+	const float scale = p.scale * log2_e;
+	float o[D / 2], s[KEYS / 2], factor[2];
+	float most[2] = { attention_lowest, attention_lowest }, sum[2] = {};
+	uint32_t w[KEYS / 16][4];
+	struct ring_place before = *r;
+	const int warp_row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+	const int group_row = (threadIdx.x / 128 - 1) * 64;
+
+#pragma unroll
+	for (int i = 0; i < D / 2; i++)
+		o[i] = 0;
+	mbarrier_wait(m.k_full + 8 * r->stage, r->parity);
+	scores_begin(s, q, m.k + r->stage * TILE);
+	wgmma_wait<0>();
+	registers_settle(s);
+	warp_arrive(m.k_empty + 8 * r->stage);
+	weights_make(s, scale, tile_at(p, share.step).count, most, sum, factor);
+	weights_pack(s, w);
+	ring_next(r);
+	for (int i = 1; i < share.steps; i++) {
+		mbarrier_wait(m.k_full + 8 * r->stage, r->parity);
+		scores_begin(s, q, m.k + r->stage * TILE);
+		mbarrier_wait(m.v_full + 8 * before.stage, before.parity);
+		values_begin(o, w, m.v + before.stage * TILE);
+		wgmma_wait<1>();
+		registers_settle(s);
+		warp_arrive(m.k_empty + 8 * r->stage);
+		weights_make(s, scale, tile_at(p, share.step + i).count, most, sum, factor);
+		wgmma_wait<0>();
+		registers_settle(o);
+		warp_arrive(m.v_empty + 8 * before.stage);
+		output_scale(o, factor);
+		weights_pack(s, w);
+		before = *r;
+		ring_next(r);
+	}
+	warp_arrive(m.q_empty);
+	mbarrier_wait(m.v_full + 8 * before.stage, before.parity);
+	values_begin(o, w, m.v + before.stage * TILE);
+	wgmma_wait<0>();
+	registers_settle(o);
+	warp_arrive(m.v_empty + 8 * before.stage);
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+		row_store<D>(p, share, group_row + warp_row + 8 * h, most[h], row_sum(sum[h]),
+			     o + 2 * h);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_WGMMA_THREADS, 1)
+	attention_wgmma(const __grid_constant__ struct attention_wgmma_params p)
+{
+	extern __shared__ __align__(1024) uint8_t shared[];
+	const struct attention_memory m = memory_at(shared_address(shared));
+	const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+
+	if (threadIdx.x == 0)
+		memory_init(m);
+	__syncthreads();
+	if (group == 0) {
+		registers_give<LOADER_REGISTERS>();
+		if (threadIdx.x == 0)
+			load(p, m);
+	} else {
+		const int end = split_begin(p.p.split, blockIdx.x + 1);
+		const uint32_t q = m.q + (group - 1) * 64 * 128;
+		struct ring_place r = { 0, 0 };
+		uint32_t q_parity = 0;
+
+		registers_take<WORKER_REGISTERS>();
+		for (int at = split_begin(p.p.split, blockIdx.x); at < end;) {
+			const struct attention_share s = share_at(p.p.split, blockIdx.x, at, end);
+
+			mbarrier_wait(m.q_full, q_parity);
+			q_parity ^= 1;
+			share_do(p.p, m, s, q, &r);
+			at += s.steps;
+		}
+	}
+}
