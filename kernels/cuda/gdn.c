@@ -74,15 +74,19 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 /* ----------------------------------------------------------------------------------- delta rule */
 
 struct gdn_plan {
-	size_t p, a, p_z, b, history, read, z, bytes;
+	size_t meetings, inverse, p, a, p_z, b, history, read, z, bytes;
 };
 
 static struct gdn_plan plan_of(const struct kernel_gdn *op)
 {
 	const size_t d = (size_t)op->head_dim;
 	const size_t items = (size_t)op->rope->frames * (size_t)op->heads, matrix = d * d;
+	const size_t rows =
+		(size_t)op->rope->frames * (size_t)op->rope->height * (size_t)op->rope->width;
 	struct gdn_plan plan = { 0 };
 
+	plan.meetings = cuda_reserve(&plan.bytes, items * sizeof(int[2]));
+	plan.inverse = cuda_reserve(&plan.bytes, 2 * rows * sizeof(float));
 	plan.p = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.a = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.p_z = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
@@ -169,6 +173,8 @@ static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan
 		.tokens = tokens,
 		.heads = op->heads,
 		.head_dim = op->head_dim,
+		.meetings = cuda_at(&op->workspace, plan->meetings),
+		.inverse = cuda_at(&op->workspace, plan->inverse),
 		.p = cuda_at(&op->workspace, plan->p),
 		.a = cuda_at(&op->workspace, plan->a),
 		.p_z = cuda_at(&op->workspace, plan->p_z),
@@ -181,7 +187,6 @@ static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan
 
 int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
 {
-	enum { NORM_THREADS = 128 }; /* ROW_THREADS of row.cuh */
 	const struct kernel_gdn *op = params;
 	const struct gdn_kernels *kernels = kernels_of(op->head_dim);
 	struct gdn_params p;
@@ -201,21 +206,23 @@ int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel
 	frames = (unsigned int)p.frames;
 	{
 		const struct cuda_launch phases[] = {
-			{ .kernel = CUDA_KERNEL_gdn_normalise,
-			  .grid = { frames * (unsigned int)p.tokens, 2 },
-			  .block = { NORM_THREADS },
+			{ .kernel = CUDA_KERNEL_gdn_inverse,
+			  .grid = { cuda_blocks(64 * (size_t)p.frames * (size_t)p.tokens,
+						GDN_INVERSE_THREADS) },
+			  .block = { GDN_INVERSE_THREADS },
 			  .params = &p },
 			{ .kernel = kernels->sums,
-			  .grid = { heads, frames, 3 },
+			  .grid = { heads, frames, 2 },
 			  .block = { 2 * d },
 			  .shared_bytes = GDN_SUMS_SHARED(d),
 			  .params = &p },
 			{ .kernel = CUDA_KERNEL_gdn_scan,
 			  .grid = { cuda_blocks(d, GDN_SCAN_ROWS) + 1, heads },
 			  .block = { GDN_SCAN_THREADS },
+			  .shared_bytes = GDN_SCAN_SHARED(d),
 			  .params = &p },
 			{ .kernel = kernels->read,
-			  .grid = { cuda_blocks((size_t)p.tokens, GDN_TOKENS), heads, frames },
+			  .grid = { cuda_blocks((size_t)p.tokens, GDN_READ_TOKENS), heads, frames },
 			  .block = { GDN_READ_THREADS },
 			  .shared_bytes = GDN_READ_SHARED(d),
 			  .params = &p },

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <vector_types.h>
 
 #include "kernels/cuda/norm.h"
 
@@ -9,17 +10,24 @@ enum {
 	GDN_GATE_TOKENS = 8, /* of a block of gdn_beta */
 	GDN_GATE_THREADS = 256,
 	GDN_MEAN_CHANNELS = 64, /* of a block of gdn_mean: two a lane */
-	GDN_TOKENS = 64,	/* of a stage of the sums and of a block of the read-out */
+	GDN_INVERSE_THREADS = 256,
+	GDN_TOKENS = 32, /* of a stage of the sums */
+	GDN_SUMS_TILES = 13,
 	GDN_PAD = 8, /* elements after a row in shared memory: no bank conflicts of ldmatrix */
-	GDN_SCAN_ROWS = 8,	/* of the state in a block of the scan */
-	GDN_SCAN_THREADS = 128, /* one for each column: heads of up to 128 */
+	GDN_SCAN_ROWS = 16,	/* of the state in a block of the scan */
+	GDN_SCAN_THREADS = 256, /* one for each column (heads of up to 128) of eight rows */
+	GDN_READ_TOKENS = 64,	/* of a block of the read-out, 16 a warp */
 	GDN_READ_THREADS = 128,
 };
 
-/* Two operands of a stage, and the normaliser's partial sums. */
-#define GDN_SUMS_SHARED(d) (2 * GDN_TOKENS * ((d) + GDN_PAD) * 2 + 16 * (d)*4)
-/* Queries, state, normaliser and denominators. */
-#define GDN_READ_SHARED(d) ((GDN_TOKENS + (d)) * ((d) + GDN_PAD) * 2 + (d)*4 + GDN_TOKENS * 4)
+/* Tiles of a stage, weights of the norm, β of two stages: 98.2 KB for heads of 112. */
+#define GDN_SUMS_SHARED(d) \
+	(GDN_SUMS_TILES * GDN_TOKENS * ((d) + GDN_PAD) * 2 + (d)*4 + 2 * GDN_TOKENS * 4)
+/* One P, and the rows of the state. */
+#define GDN_SCAN_SHARED(d) (((d) * (d) + (d)*GDN_SCAN_ROWS) * 4)
+/* Queries and state, later the products (which take less); normaliser and denominators. */
+#define GDN_READ_SHARED(d) \
+	((GDN_READ_TOKENS + (d)) * ((d) + GDN_PAD) * 2 + (d)*4 + GDN_READ_TOKENS * 4)
 
 struct gdn_gates_params {
 	const void *u, *weight_beta, *weight_decay;
@@ -42,6 +50,8 @@ struct gdn_params {
 	int frames, tokens, heads, head_dim;
 
 	/* workspace */
+	int2 *meetings;	    /* [T][heads] of the two blocks of gdn_sums */
+	float *inverse;	    /* [2][T·S] of the norms of q and k */
 	float *p, *a, *p_z; /* [T][heads][D][D] */
 	float *b;	    /* [T][heads][D] */
 	float *history;	    /* [T][heads][D][D] forward states */

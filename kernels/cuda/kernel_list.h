@@ -33,7 +33,7 @@
 	X(gdn, gdn_mean) \
 	X(gdn, gdn_beta) \
 	X(gdn, gdn_decay) \
-	X(gdn, gdn_normalise) \
+	X(gdn, gdn_inverse) \
 	X(gdn, gdn_sums_32) \
 	X(gdn, gdn_sums_80) \
 	X(gdn, gdn_sums_112) \

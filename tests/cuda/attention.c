@@ -367,7 +367,7 @@ static int close_all(void **state)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(attention),	   cmocka_unit_test(gdn),
@@ -380,8 +380,12 @@ int main(void)
 		cmocka_unit_test(same_bits),
 		cmocka_unit_test(attention_times),
 	};
-	const int failed =
-		cmocka_run_group_tests_name("cuda-attention", tests, open_all, close_all);
+	int failed;
+
+	/* A test's name or pattern: that one alone. */
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	failed = cmocka_run_group_tests_name("cuda-attention", tests, open_all, close_all);
 
 	return cmocka_run_group_tests_name("cuda-attention, portable", portable, open_portable,
 					   close_all) +
