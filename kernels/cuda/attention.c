@@ -129,10 +129,15 @@ static int split_make(const struct kernel_device *device, const struct kernel_at
 	if (items * split->steps > INT_MAX || blocks < 1)
 		return -ENOTSUP;
 	split->items = (int)items;
-	split->split = may_split(op) && items % blocks != 0 && room > 0;
-	if (split->split && room < (size_t)blocks)
+	if (may_split(op) && room < (size_t)blocks && room > 0)
 		blocks = (int)room;
-	split->blocks = split->split || items > blocks ? blocks : (int)items;
+	if (may_split(op) && room > 0) {
+		split->blocks = items * split->steps < blocks ? (int)items * split->steps : blocks;
+		split->whole = split->items - split->items % split->blocks;
+	} else {
+		split->blocks = items < blocks ? (int)items : blocks;
+		split->whole = split->items;
+	}
 	split->parts = op->workspace.data;
 	return 0;
 }
@@ -192,11 +197,12 @@ static int tiles_launch(struct kernel_device *device, const struct kernel_attent
 	r = choice->kernel == CUDA_KERNEL_attention_wgmma ?
 		    wgmma_launch(device, op, p, &launch, queue) :
 		    cuda_launch(device, queue, &launch);
-	if (r < 0 || !p->split.split)
+	if (r < 0 || p->split.whole == p->split.items)
 		return r;
 	launch = (struct cuda_launch){
 		.kernel = CUDA_KERNEL_attention_merge,
-		.grid = { (unsigned int)p->split.items, ATTENTION_ROWS / ATTENTION_MERGE_ROWS },
+		.grid = { (unsigned int)(p->split.items - p->split.whole),
+			  ATTENTION_ROWS / ATTENTION_MERGE_ROWS },
 		.block = { ATTENTION_MERGE_ROWS * (unsigned int)op->head_dim / 8 },
 		.params = p,
 	};

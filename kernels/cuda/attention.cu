@@ -230,14 +230,11 @@ share_do(const struct attention_params &p, const struct attention_share &share, 
 template <int D> static __device__ __forceinline__ void attention(const struct attention_params &p)
 {
 	extern __shared__ __align__(128) unsigned char memory[];
-	const int end = split_begin(p.split, blockIdx.x + 1);
+	struct attention_walk walk = walk_begin(p.split, blockIdx.x);
+	struct attention_share share;
 
-	for (int at = split_begin(p.split, blockIdx.x); at < end;) {
-		const struct attention_share share = share_at(p.split, blockIdx.x, at, end);
-
+	while (walk_next(p.split, blockIdx.x, &walk, &share))
 		share_do<D>(p, share, shared_address(memory));
-		at += share.steps;
-	}
 }
 
 #define ATTENTION(D)                                                             \
@@ -255,7 +252,7 @@ ATTENTION(112)
 /* The block that has a step of the line. */
 static __device__ __forceinline__ int split_owner(const struct attention_split &s, int at)
 {
-	int block = (int)((int64_t)at * s.blocks / ((int64_t)s.items * s.steps));
+	int block = (int)((int64_t)at * s.blocks / ((int64_t)(s.items - s.whole) * s.steps));
 
 	while (split_begin(s, block + 1) <= at)
 		block++;
@@ -264,15 +261,15 @@ static __device__ __forceinline__ int split_owner(const struct attention_split &
 	return block;
 }
 
-/* blockIdx.x: the item; blockIdx.y: 16 of its queries; a thread has eight lanes of one. */
+/* blockIdx.x: the split item; blockIdx.y: 16 of its queries; a thread has eight lanes of one. */
 extern "C" __global__ void attention_merge(const __grid_constant__ struct attention_params p)
 {
 	const int d = p.head_dim, chunks = d / 8, at = blockIdx.x * p.split.steps;
 	const int in = blockIdx.y * ATTENTION_MERGE_ROWS + threadIdx.x / chunks;
 	const int chunk = threadIdx.x % chunks, first = split_owner(p.split, at);
 	const int last = split_owner(p.split, at + p.split.steps - 1);
-	const int head = blockIdx.x / p.split.row_tiles;
-	const int row = blockIdx.x % p.split.row_tiles * ATTENTION_ROWS + in;
+	const int item = p.split.whole + blockIdx.x, head = item / p.split.row_tiles;
+	const int row = item % p.split.row_tiles * ATTENTION_ROWS + in;
 	float top = attention_lowest, total = 0, sum[8] = {};
 
 	if (first == last || row >= p.rows)
@@ -284,6 +281,8 @@ extern "C" __global__ void attention_merge(const __grid_constant__ struct attent
 			const float2 s = *(const float2 *)(from + ATTENTION_ROWS * d + 2 * in);
 			float weight;
 
+			if (split_begin(p.split, block) == split_begin(p.split, block + 1))
+				continue;
 			if (pass == 0) {
 				top = fmaxf(top, s.x);
 				continue;

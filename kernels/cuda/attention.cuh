@@ -14,12 +14,10 @@ static __device__ __forceinline__ float silu(float a)
 	return a * reciprocal_approx(1.0f + exp2_approx(-a * log2_e));
 }
 
-/* First step of a block on the line of all steps. */
+/* First step of a block on the line of the split items' steps. */
 static __device__ __forceinline__ int split_begin(const struct attention_split &s, int block)
 {
-	if (s.split)
-		return (int)((int64_t)s.items * s.steps * block / s.blocks);
-	return (int)((int64_t)s.items * block / s.blocks) * s.steps;
+	return (int)((int64_t)(s.items - s.whole) * s.steps * block / s.blocks);
 }
 
 /* A block's share of one item. */
@@ -29,14 +27,40 @@ struct attention_share {
 	int part;	 /* where its sums go, or −1: the item is this block's alone */
 };
 
-static __device__ __forceinline__ struct attention_share share_at(const struct attention_split &s,
-								  int block, int at, int end)
-{
-	const int item = at / s.steps, step = at - item * s.steps;
-	const int steps = min(s.steps - step, end - at);
+/* A block's way through its shares: `item` is the next whole one, [at, end) what is left of the line. */
+struct attention_walk {
+	int item, at, end;
+};
 
-	return { item / s.row_tiles, item % s.row_tiles * ATTENTION_ROWS, step, steps,
-		 steps == s.steps ? -1 : 2 * block + (step == 0) };
+static __device__ __forceinline__ struct attention_walk walk_begin(const struct attention_split &s,
+								   int block)
+{
+	return { block, split_begin(s, block), split_begin(s, block + 1) };
+}
+
+static __device__ __forceinline__ bool walk_next(const struct attention_split &s, int block,
+						 struct attention_walk *walk,
+						 struct attention_share *share)
+{
+	int item = walk->item;
+
+	share->step = 0;
+	share->steps = s.steps;
+	if (item < s.whole) {
+		walk->item += s.blocks;
+	} else if (walk->at < walk->end) {
+		item = walk->at / s.steps;
+		share->step = walk->at - item * s.steps;
+		share->steps = min(s.steps - share->step, walk->end - walk->at);
+		walk->at += share->steps;
+		item += s.whole;
+	} else {
+		return false;
+	}
+	share->head = item / s.row_tiles;
+	share->row = item % s.row_tiles * ATTENTION_ROWS;
+	share->part = share->steps == s.steps ? -1 : 2 * block + (share->step == 0);
+	return true;
 }
 
 /* Largest and sum over the four lanes that share a row. */

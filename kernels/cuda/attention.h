@@ -39,15 +39,16 @@ struct attention_segment {
 };
 
 /*
- * An item is 128 queries of one head; a step is one tile of its keys. Items lie one after another, and
- * each block takes a part of this line: whole items, or (split) an equal number of steps, so that all
- * blocks end together. Then an item may belong to several blocks: each leaves its sum of weighted values,
- * largest score and sum of weights in its part of `parts`, and attention_merge adds them up in order.
+ * An item is 128 queries of one head; a step is one tile of its keys. Blocks take whole items in turn, so
+ * that neighbours read the same keys at the same time. What does not fill another round is split: the
+ * steps of these last items lie on a line of which each block takes an equal part, so that all end
+ * together. Then an item may belong to several blocks: each leaves its sum of weighted values, largest
+ * score and sum of weights in its part of `parts`, and attention_merge adds them up in order.
  */
 struct attention_split {
 	int row_tiles, items, steps; /* steps of one item */
-	int blocks, split;
-	float *parts; /* [2·blocks][ATTENTION_ROWS][D + 2] */
+	int blocks, whole;	     /* items from `whole` on are split */
+	float *parts;		     /* [2·blocks][ATTENTION_ROWS][D + 2] */
 };
 
 struct attention_params {

@@ -14,7 +14,7 @@ enum {
 	TILE = ATTENTION_WGMMA_TILE,
 	Q_BYTES = 2 * ATTENTION_ROWS * 128,
 	BLOCK = KEYS * 128, /* bytes of 64 lanes of all keys of a tile */
-	LOADER_REGISTERS = 24,
+	LOADER_REGISTERS = 32,
 	WORKER_REGISTERS = 240,
 };
 
@@ -94,12 +94,12 @@ static __device__ __forceinline__ struct tile_place tile_at(const struct attenti
 static __device__ __forceinline__ void load(const struct attention_wgmma_params &p,
 					    const struct attention_memory &m)
 {
-	const int end = split_begin(p.p.split, blockIdx.x + 1);
+	struct attention_walk walk = walk_begin(p.p.split, blockIdx.x);
+	struct attention_share s;
 	struct ring_place r = { 0, 1 };
 	uint32_t q_parity = 1;
 
-	for (int at = split_begin(p.p.split, blockIdx.x); at < end;) {
-		const struct attention_share s = share_at(p.p.split, blockIdx.x, at, end);
+	while (walk_next(p.p.split, blockIdx.x, &walk, &s)) {
 		const int kv_head = s.head / p.p.heads_per_kv;
 
 		mbarrier_wait(m.q_empty, q_parity);
@@ -122,7 +122,6 @@ static __device__ __forceinline__ void load(const struct attention_wgmma_params 
 			tma_load_3d(v, &p.v[t.segment], v_full, 0, kv_head, t.first);
 			tma_load_3d(v + BLOCK, &p.v[t.segment], v_full, 64, kv_head, t.first);
 		}
-		at += s.steps;
 	}
 }
 
@@ -287,19 +286,17 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_WGMMA_THREADS, 1)
 		if (threadIdx.x == 0)
 			load(p, m);
 	} else {
-		const int end = split_begin(p.p.split, blockIdx.x + 1);
+		struct attention_walk walk = walk_begin(p.p.split, blockIdx.x);
+		struct attention_share s;
 		const uint32_t q = m.q + (group - 1) * 64 * 128;
 		struct ring_place r = { 0, 0 };
 		uint32_t q_parity = 0;
 
 		registers_take<WORKER_REGISTERS>();
-		for (int at = split_begin(p.p.split, blockIdx.x); at < end;) {
-			const struct attention_share s = share_at(p.p.split, blockIdx.x, at, end);
-
+		while (walk_next(p.p.split, blockIdx.x, &walk, &s)) {
 			mbarrier_wait(m.q_full, q_parity);
 			q_parity ^= 1;
 			share_do(p.p, m, s, q, &r);
-			at += s.steps;
 		}
 	}
 }

@@ -169,14 +169,20 @@ static void tensor_send(struct cuda_test *test, const struct cuda_tensor *t)
 	free(half);
 }
 
+void cuda_test_refill(struct cuda_test *test, const struct cuda_tensor *tensor, double low,
+		      double high)
+{
+	for (size_t i = 0; i < tensor->count; i++)
+		tensor->cpu[i] = (float)uniform(test, low, high);
+	tensor_send(test, tensor);
+}
+
 struct cuda_tensor cuda_test_random(struct cuda_test *test, size_t count, double low, double high,
 				    bool is_float)
 {
 	struct cuda_tensor t = tensor_add(test, count, is_float);
 
-	for (size_t i = 0; i < count; i++)
-		t.cpu[i] = (float)uniform(test, low, high);
-	tensor_send(test, &t);
+	cuda_test_refill(test, &t, low, high);
 	return t;
 }
 

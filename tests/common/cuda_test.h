@@ -73,6 +73,10 @@ void cuda_test_reset(struct cuda_test *test, uint64_t seed);
 struct cuda_tensor cuda_test_random(struct cuda_test *test, size_t count, double low, double high,
 				    bool is_float);
 
+/* Other values for a tensor that cuda_test_random made. */
+void cuda_test_refill(struct cuda_test *test, const struct cuda_tensor *tensor, double low,
+		      double high);
+
 /* Every byte 0xff: NaN in both types. */
 struct cuda_tensor cuda_test_output(struct cuda_test *test, size_t count, bool is_float);
 

@@ -154,7 +154,7 @@ static void table(int rows, int pairs, const float **cpu_cos, const float **cpu_
 struct gdn_run {
 	struct kernel_rope rope[2];
 	struct kernel_gdn cpu, gpu;
-	struct cuda_tensor y, state, normaliser;
+	struct cuda_tensor wide, beta, y, state, normaliser;
 };
 
 static void gdn_pointers(struct kernel_gdn *op, const struct kernel_rope *rope, void *wide,
@@ -193,6 +193,8 @@ static void gdn_fill(const struct gdn_case *c, struct gdn_run *run)
 	run->state = cuda_test_random(&test, matrix, -0.1, 0.1, true);
 	/* The denominator is a sum of products of what is not negative. */
 	run->normaliser = cuda_test_random(&test, channels, 0.5, 1, true);
+	run->wide = wide;
+	run->beta = beta;
 	run->y = cuda_test_output(&test, rows * channels, false);
 	run->cpu = (struct kernel_gdn){
 		.ld = ld,
@@ -242,6 +244,39 @@ static void gdn(void **state)
 					"  state");
 		(void)cuda_test_compare(&test, KERNEL_OP_gdn, &run.normaliser, CUDA_CHAIN_TOLERANCE,
 					"  normaliser");
+	}
+}
+
+/*
+ * The same tokens for both sides, chunk after chunk, each with its own state. Errors of a chunk are
+ * forgotten with the state (decays below 1), so that they must not grow: at most half more after 200
+ * chunks than after 10. The limit of 5e-3 is four roundings to BF16.
+ */
+static void gdn_drift(void **state)
+{
+	static const struct gdn_case c = { 3, 11, 20, 4, 112, 20, 18, 0, true, true };
+	struct gdn_run run;
+	double early[2] = { 0 };
+
+	(void)state;
+	cuda_test_reset(&test, 77);
+	gdn_fill(&c, &run);
+	for (int chunk = 1; chunk <= 200; chunk++) {
+		double s, z;
+
+		cuda_test_refill(&test, &run.wide, -1, 1);
+		cuda_test_refill(&test, &run.beta, 0.1, 0.9);
+		cuda_test_run(&test, KERNEL_OP_gdn, &run.cpu.workspace, &run.gpu.workspace);
+		if (chunk != 10 && chunk != 50 && chunk != 100 && chunk != 200)
+			continue;
+		s = cuda_test_compare(&test, KERNEL_OP_gdn, &run.state, 5e-3, "state, chunk %d",
+				      chunk);
+		z = cuda_test_compare(&test, KERNEL_OP_gdn, &run.normaliser, 5e-3,
+				      "normaliser, chunk %d", chunk);
+		if (chunk == 10)
+			early[0] = s, early[1] = z;
+		assert_true(s <= 1.5 * early[0]);
+		assert_true(z <= 1.5 * early[1]);
 	}
 }
 
@@ -370,9 +405,10 @@ static int close_all(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(attention),	   cmocka_unit_test(gdn),
-		cmocka_unit_test(gdn_gates),	   cmocka_unit_test(same_bits),
-		cmocka_unit_test(attention_times), cmocka_unit_test(gdn_times),
+		cmocka_unit_test(attention), cmocka_unit_test(gdn),
+		cmocka_unit_test(gdn_drift), cmocka_unit_test(gdn_gates),
+		cmocka_unit_test(same_bits), cmocka_unit_test(attention_times),
+		cmocka_unit_test(gdn_times),
 	};
 
 	const struct CMUnitTest portable[] = {
