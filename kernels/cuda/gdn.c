@@ -14,10 +14,14 @@ _Static_assert(GDN_SUMS_SHARED(112) <= CUDA_PORTABLE_SHARED &&
 size_t cuda_workspace_gdn_gates(const struct kernel_device *device, const void *params)
 {
 	const struct kernel_gdn_gates *op = params;
+	const size_t frames = (size_t)op->frames, tokens = (size_t)op->tokens_per_frame;
+	const size_t parts = (tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS * (size_t)op->heads;
 	size_t used = 0;
 
 	(void)device;
-	(void)cuda_reserve(&used, sizeof(float) * (size_t)op->frames * (size_t)op->channels);
+	(void)cuda_reserve(&used,
+			   sizeof(float) * frames *
+				   (parts > (size_t)op->channels ? parts : (size_t)op->channels));
 	return used;
 }
 
@@ -47,6 +51,8 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 		.channels = op->channels,
 		.heads = op->heads,
 	};
+	/* Products of 16 channels, read in words of two. */
+	const bool matrix = op->heads <= GDN_GATE_COLUMNS / 2 && op->channels % 16 == 0;
 	struct cuda_launch launch = { .params = &p, .block = { GDN_GATE_THREADS } };
 	int r;
 
@@ -54,17 +60,26 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 	    !gate_fits(op, op->weight_beta) || !gate_fits(op, op->weight_decay) ||
 	    op->workspace.bytes < cuda_workspace_gdn_gates(device, params))
 		return -EINVAL;
-	launch.kernel = CUDA_KERNEL_gdn_mean;
-	launch.grid[0] = cuda_blocks((size_t)op->channels, GDN_MEAN_CHANNELS);
-	launch.grid[1] = (unsigned int)op->frames;
-	r = cuda_launch(device, queue, &launch);
-	launch.kernel = CUDA_KERNEL_gdn_beta;
-	launch.grid[0] = cuda_blocks((size_t)tokens, GDN_GATE_TOKENS);
-	launch.grid[1] = 1;
-	launch.shared_bytes = (unsigned int)rows;
-	if (r >= 0)
+	if (matrix) {
+		launch.kernel = CUDA_KERNEL_gdn_gates;
+		launch.grid[0] = cuda_blocks((size_t)op->tokens_per_frame, GDN_GATE_ROWS);
+		launch.grid[1] = (unsigned int)op->frames;
 		r = cuda_launch(device, queue, &launch);
-	launch.kernel = CUDA_KERNEL_gdn_decay;
+		launch.kernel = CUDA_KERNEL_gdn_decay;
+		launch.grid[1] = 1;
+	} else {
+		launch.kernel = CUDA_KERNEL_gdn_mean_any;
+		launch.grid[0] = cuda_blocks((size_t)op->channels, GDN_MEAN_CHANNELS);
+		launch.grid[1] = (unsigned int)op->frames;
+		r = cuda_launch(device, queue, &launch);
+		launch.kernel = CUDA_KERNEL_gdn_beta_any;
+		launch.grid[0] = cuda_blocks((size_t)tokens, GDN_GATE_TOKENS);
+		launch.grid[1] = 1;
+		launch.shared_bytes = (unsigned int)rows;
+		if (r >= 0)
+			r = cuda_launch(device, queue, &launch);
+		launch.kernel = CUDA_KERNEL_gdn_decay_any;
+	}
 	launch.grid[0] = (unsigned int)(op->frames * op->heads);
 	launch.block[0] = 32;
 	launch.shared_bytes = 0;
@@ -74,7 +89,7 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 /* ----------------------------------------------------------------------------------- delta rule */
 
 struct gdn_plan {
-	size_t meetings, inverse, p, a, p_z, b, history, read, z, bytes;
+	size_t meetings, inverse, rotation, p, a, p_z, b, history, read, z, bytes;
 };
 
 static struct gdn_plan plan_of(const struct kernel_gdn *op)
@@ -87,6 +102,7 @@ static struct gdn_plan plan_of(const struct kernel_gdn *op)
 
 	plan.meetings = cuda_reserve(&plan.bytes, items * sizeof(int[2]));
 	plan.inverse = cuda_reserve(&plan.bytes, 2 * rows * sizeof(float));
+	plan.rotation = cuda_reserve(&plan.bytes, rows * d * sizeof(float));
 	plan.p = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.a = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.p_z = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
@@ -105,15 +121,16 @@ size_t cuda_workspace_gdn(const struct kernel_device *device, const void *params
 
 struct gdn_kernels {
 	int head_dim;
-	enum cuda_kernel sums, read;
+	enum cuda_kernel sums, scan, read;
 };
 
 static const struct gdn_kernels *kernels_of(int head_dim)
 {
 	static const struct gdn_kernels all[] = {
-		{ 32, CUDA_KERNEL_gdn_sums_32, CUDA_KERNEL_gdn_read_32 },
-		{ 80, CUDA_KERNEL_gdn_sums_80, CUDA_KERNEL_gdn_read_80 },
-		{ 112, CUDA_KERNEL_gdn_sums_112, CUDA_KERNEL_gdn_read_112 },
+		{ 32, CUDA_KERNEL_gdn_sums_32, CUDA_KERNEL_gdn_scan_32, CUDA_KERNEL_gdn_read_32 },
+		{ 80, CUDA_KERNEL_gdn_sums_80, CUDA_KERNEL_gdn_scan_80, CUDA_KERNEL_gdn_read_80 },
+		{ 112, CUDA_KERNEL_gdn_sums_112, CUDA_KERNEL_gdn_scan_112,
+		  CUDA_KERNEL_gdn_read_112 },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -175,6 +192,7 @@ static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan
 		.head_dim = op->head_dim,
 		.meetings = cuda_at(&op->workspace, plan->meetings),
 		.inverse = cuda_at(&op->workspace, plan->inverse),
+		.rotation = cuda_at(&op->workspace, plan->rotation),
 		.p = cuda_at(&op->workspace, plan->p),
 		.a = cuda_at(&op->workspace, plan->a),
 		.p_z = cuda_at(&op->workspace, plan->p_z),
@@ -213,13 +231,12 @@ int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel
 			  .params = &p },
 			{ .kernel = kernels->sums,
 			  .grid = { heads, frames, 2 },
-			  .block = { 2 * d },
+			  .block = { 4 * d },
 			  .shared_bytes = GDN_SUMS_SHARED(d),
 			  .params = &p },
-			{ .kernel = CUDA_KERNEL_gdn_scan,
-			  .grid = { cuda_blocks(d, GDN_SCAN_ROWS) + 1, heads },
-			  .block = { GDN_SCAN_THREADS },
-			  .shared_bytes = GDN_SCAN_SHARED(d),
+			{ .kernel = kernels->scan,
+			  .grid = { d / GDN_SCAN_ROWS + 1, heads },
+			  .block = { 2 * d },
 			  .params = &p },
 			{ .kernel = kernels->read,
 			  .grid = { cuda_blocks((size_t)p.tokens, GDN_READ_TOKENS), heads, frames },

@@ -21,9 +21,108 @@ static __device__ __forceinline__ float warp_sum(float v)
 	return v;
 }
 
+/* Column of a gate in the products: heads' betas, then, from the next multiple of 8 on, their decays. */
+static __device__ __forceinline__ uint32_t gate_weight(const struct gdn_gates_params &p, int column,
+						       int k)
+{
+	const int rounded = (p.heads + 7) / 8 * 8;
+	const bool is_decay = column >= rounded;
+	const int head = is_decay ? column - rounded : column;
+	const void *from = is_decay ? p.weight_decay : p.weight_beta;
+
+	return head < p.heads ?
+		       __ldg((const uint32_t *)((const uint16_t *)from + head * p.channels + k)) :
+		       0;
+}
+
+/* c += u·wᵀ of the block's 16 tokens; the warps share the channels, 16 at a time. */
+static __device__ __forceinline__ void gates_product(const struct gdn_gates_params &p,
+						     const uint16_t *u, int count, int tiles,
+						     float c[GDN_GATE_COLUMNS / 8][4])
+{
+	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+
+#pragma unroll 2
+	for (int k = threadIdx.x / 32 * 16; k < p.channels; k += GDN_GATE_THREADS / 32 * 16) {
+		uint32_t a[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			const int row = g + i % 2 * 8;
+
+			a[i] = row < count ? *(const uint32_t *)(u + (size_t)row * p.channels + k +
+								 i / 2 * 8 + 2 * pair) :
+					     0;
+		}
+#pragma unroll
+		for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
+			if (n < tiles)
+				mma_bf16(c[n], a, gate_weight(p, n * 8 + g, k + 2 * pair),
+					 gate_weight(p, n * 8 + g, k + 2 * pair + 8));
+	}
+}
+
+/*
+ * Both gates of 16 tokens of a frame. The mean over a frame's tokens commutes with the product: what is
+ * left of the decays is the sum over the tokens of a block, which gdn_decay adds up.
+ */
+extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
+	gdn_gates(const __grid_constant__ struct gdn_gates_params p)
+{
+	__shared__ float part[GDN_GATE_THREADS / 32][GDN_GATE_ROWS][GDN_GATE_COLUMNS];
+	const int t = blockIdx.y, first = blockIdx.x * GDN_GATE_ROWS;
+	const int count = min(GDN_GATE_ROWS, p.tokens - first), tiles = 2 * ((p.heads + 7) / 8);
+	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4, columns = tiles * 8;
+	const size_t token = (size_t)t * p.tokens + first;
+	float c[GDN_GATE_COLUMNS / 8][4] = {};
+
+	gates_product(p, (const uint16_t *)p.u + token * p.channels, count, tiles, c);
+#pragma unroll
+	for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			part[threadIdx.x / 32][g + i / 2 * 8][n * 8 + 2 * pair + i % 2] = c[n][i];
+	__syncthreads();
+	for (int i = threadIdx.x; i < GDN_GATE_ROWS * columns; i += GDN_GATE_THREADS) {
+		const int row = i / columns, column = i % columns;
+		float sum = 0;
+
+		for (int w = 0; w < GDN_GATE_THREADS / 32; w++)
+			sum += part[w][row][column];
+		part[0][row][column] = sum;
+		if (column < p.heads && row < count)
+			p.beta[(token + row) * p.heads + column] =
+				1.0f / (1.0f + __expf(-sum - p.bias_beta[column]));
+	}
+	__syncthreads();
+	if (threadIdx.x < p.heads) {
+		float sum = 0;
+
+		for (int row = 0; row < count; row++)
+			sum += part[0][row][columns / 2 + threadIdx.x];
+		p.mean[((size_t)t * gridDim.x + blockIdx.x) * p.heads + threadIdx.x] = sum;
+	}
+}
+
+/* A warp for each frame and head adds up what gdn_gates left. */
+extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_params p)
+{
+	const int item = blockIdx.x, t = item / p.heads, head = item % p.heads;
+	const int blocks = (p.tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS;
+	float a = 0;
+
+	for (int i = threadIdx.x; i < blocks; i += 32)
+		a += p.mean[((size_t)t * blocks + i) * p.heads + head];
+	a = warp_sum(a) / p.tokens + p.bias_decay[head] + p.dt_bias[head];
+	if (threadIdx.x == 0)
+		p.decay[item] = expf(-expf(p.a_log[head]) * (a > 20 ? a : log1pf(expf(a))));
+}
+
+/* -------------------------------------------------------- gates of any number of heads and channels */
+
 /* Mean over the tokens of a frame: a lane has two channels, a warp every eighth token. */
 extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_mean(const __grid_constant__ struct gdn_gates_params p)
+	gdn_mean_any(const __grid_constant__ struct gdn_gates_params p)
 {
 	__shared__ float2 part[GDN_GATE_THREADS / 32][32];
 	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -54,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 
 /* A block has eight tokens, each warp some heads for all of them. */
 extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_beta(const __grid_constant__ struct gdn_gates_params p)
+	gdn_beta_any(const __grid_constant__ struct gdn_gates_params p)
 {
 	extern __shared__ __align__(16) uint16_t rows[]; /* [GDN_GATE_TOKENS][C] */
 	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -88,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 }
 
 /* A warp for each frame and head. */
-extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_params p)
+extern "C" __global__ void gdn_decay_any(const __grid_constant__ struct gdn_gates_params p)
 {
 	const int item = blockIdx.x, t = item / p.heads, head = item % p.heads;
 	const uint16_t *weight = (const uint16_t *)p.weight_decay + head * p.channels;
@@ -103,7 +202,10 @@ extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_pa
 
 /* ------------------------------------------------------------------------------- q and k norms */
 
-/* 1/√(mean of squares + ε) of every row of q, then of k; a warp a row. Opens the meetings of gdn_sums. */
+/*
+ * 1/√(mean of squares + ε) of every row of q, then of k, a warp a row; the rotations of every token, side
+ * by side. Opens the meetings of gdn_sums.
+ */
 extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 	gdn_inverse(const __grid_constant__ struct gdn_params p)
 {
@@ -118,6 +220,8 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 		p.meetings[i] = make_int2(0, 0);
 	if (row >= 2 * rows)
 		return;
+	for (int pair = lane; row < rows && pair < p.head_dim / 2; pair += 32)
+		p.rotation[(size_t)row * (p.head_dim / 2) + pair] = rope_at(p.rope, row, pair);
 #pragma unroll 3
 	for (int c = lane; c < channels / 8; c += 32) {
 		const struct eight e = eight_load(x, c);
@@ -131,35 +235,18 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 		p.inverse[row] = rsqrtf(sum / channels + p.epsilon);
 }
 
-/* Row and column of a token in its frame; exact for frames of up to 2^20 tokens. */
-struct place {
-	int y, x;
-};
-
-static __device__ __forceinline__ struct place place_at(const struct rope_tables &r,
-							float per_width, int s)
+/* Eight lanes from lane 8·chunk on, of token n: four pairs, turned. */
+static __device__ __forceinline__ void eight_turn(const struct gdn_params &p, int n, int chunk,
+						  float v[8])
 {
-	const int y = (int)((s + 0.5f) * per_width);
+	const float4 *from =
+		(const float4 *)(p.rotation + (size_t)n * (p.head_dim / 2)) + 2 * chunk;
+	const float4 low = __ldg(from), high = __ldg(from + 1);
 
-	return { y, s - y * r.width };
-}
-
-/* Eight lanes from lane 8·chunk on: four pairs, turned. */
-static __device__ __forceinline__ void eight_turn(const struct rope_tables &r, int t,
-						  struct place at, int chunk, float v[8])
-{
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		const int pair = chunk * 4 + i, pair_y = pair - r.pairs_t;
-		const int pair_x = pair_y - r.pairs_y;
-		const float *cos = pair_y < 0 ? r.cos_t : pair_x < 0 ? r.cos_y : r.cos_x;
-		const float *sin = pair_y < 0 ? r.sin_t : pair_x < 0 ? r.sin_y : r.sin_x;
-		const int to = pair_y < 0 ? t * r.pairs_t + pair :
-			       pair_x < 0 ? at.y * r.pairs_y + pair_y :
-					    at.x * r.pairs_x + pair_x;
-
-		rope_turn(make_float2(__ldg(cos + to), __ldg(sin + to)), &v[2 * i], &v[2 * i + 1]);
-	}
+	rope_turn(make_float2(low.x, low.y), &v[0], &v[1]);
+	rope_turn(make_float2(low.z, low.w), &v[2], &v[3]);
+	rope_turn(make_float2(high.x, high.y), &v[4], &v[5]);
+	rope_turn(make_float2(high.z, high.w), &v[6], &v[7]);
 }
 
 /* relu(x·inverse·w) */
@@ -185,11 +272,26 @@ enum gdn_tile {
 
 struct sums_work {
 	int t, head, first, end; /* tokens of the frame */
-	int row, chunk;		 /* this thread's first row of a stage; its eight lanes */
+	int row, chunk;		 /* this thread's token of a stage; its eight lanes */
 	uint32_t tiles, beta;	 /* shared memory */
-	float per_width;
 	const float *weight;
 };
+
+/* β and norm of this thread's token of a stage. */
+struct sums_token {
+	float beta, inverse;
+};
+
+static __device__ __forceinline__ struct sums_token sums_fetch(const struct gdn_params &p,
+							       const struct sums_work &w, int stage)
+{
+	const int s = w.first + stage * GDN_TOKENS + w.row, n = w.t * p.tokens + s;
+
+	if (s >= w.end)
+		return { 0, 0 };
+	return { __ldg(p.beta + (size_t)n * p.heads + w.head),
+		 __ldg(p.inverse + p.frames * p.tokens + n) };
+}
 
 /* k and v of a stage on their way; each thread copies what it will read itself. */
 template <int D>
@@ -197,18 +299,13 @@ static __device__ __forceinline__ void sums_copy(const struct gdn_params &p,
 						 const struct sums_work &w, int stage)
 {
 	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const uint32_t k = w.tiles + (TILE_RAW + stage % 2) * tile + w.chunk * 16;
-	const uint32_t v = w.tiles + (TILE_V + stage % 3) * tile + w.chunk * 16;
+	const uint32_t to = w.tiles + w.row * stride + w.chunk * 16;
+	const int s = w.first + stage * GDN_TOKENS + w.row;
+	const bool in = s < w.end;
+	const size_t at = (size_t)(w.t * p.tokens + (in ? s : 0)) * p.ld + w.head * D + w.chunk * 8;
 
-#pragma unroll
-	for (int row = w.row; row < GDN_TOKENS; row += 16) {
-		const int s = w.first + stage * GDN_TOKENS + row;
-		const bool in = s < w.end;
-		const size_t at = (w.t * p.tokens + (in ? s : 0)) * p.ld + w.head * D + w.chunk * 8;
-
-		cp_async_16(k + row * stride, (const uint16_t *)p.k + at, in ? 16 : 0);
-		cp_async_16(v + row * stride, (const uint16_t *)p.v + at, in ? 16 : 0);
-	}
+	cp_async_16(to + (TILE_RAW + stage % 2) * tile, (const uint16_t *)p.k + at, in ? 16 : 0);
+	cp_async_16(to + (TILE_V + stage % 3) * tile, (const uint16_t *)p.v + at, in ? 16 : 0);
 	cp_async_commit();
 }
 
@@ -222,85 +319,91 @@ static __device__ __forceinline__ void beta_store(uint32_t to, int row, float be
 		     : "memory");
 }
 
-/* Factors of a stage from what this thread copied. */
-template <int D>
-static __device__ __forceinline__ void sums_make(const struct gdn_params &p,
-						 const struct sums_work &w, int stage)
+static __device__ __forceinline__ struct eight eight_scaled(const struct eight &e, float factor)
 {
-	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int parity = stage % 2, rows = p.frames * p.tokens;
-	const struct eight weight = eight_floats(w.weight, w.chunk);
+	struct eight scaled;
 
-#pragma unroll 1
-	for (int row = w.row; row < GDN_TOKENS; row += 16) {
-		const int s = w.first + stage * GDN_TOKENS + row, n = w.t * p.tokens + s;
-		const uint32_t to = w.tiles + row * stride + w.chunk * 16;
-		struct eight k = eight_of(shared_load_16(to + (TILE_RAW + parity) * tile));
-		float beta = 0, inverse = 0;
-		struct eight scaled;
-
-		if (s < w.end) {
-			beta = __ldg(p.beta + (size_t)n * p.heads + w.head);
-			inverse = __ldg(p.inverse + rows + n);
-		}
-		eight_norm(inverse, weight, k.v);
 #pragma unroll
-		for (int i = 0; i < 8; i++)
-			scaled.v[i] = k.v[i] * beta;
-		shared_store_16(to + (TILE_PLAIN + parity) * tile, eight_bits(k));
-		shared_store_16(to + (TILE_PLAIN_B + parity) * tile, eight_bits(scaled));
-		if (s < w.end)
-			eight_turn(p.rope, w.t, place_at(p.rope, w.per_width, s), w.chunk, k.v);
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			scaled.v[i] = k.v[i] * beta;
-		shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
-		shared_store_16(to + (TILE_TURNED_B + parity) * tile, eight_bits(scaled));
-		if (w.chunk == 0)
-			beta_store(w.beta + parity * GDN_TOKENS * 4, row, beta);
-	}
+	for (int i = 0; i < 8; i++)
+		scaled.v[i] = e.v[i] * factor;
+	return scaled;
 }
 
-/* The warp's 16 rows of P, A and P_z, and of b in columns 0 and 1 (its two BF16). */
+/* Factors of a stage from what this thread copied. */
+template <int D>
+static __device__ __forceinline__ void
+sums_make(const struct gdn_params &p, const struct sums_work &w, int stage, struct sums_token token)
+{
+	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
+	const int parity = stage % 2, s = w.first + stage * GDN_TOKENS + w.row;
+	const uint32_t to = w.tiles + w.row * stride + w.chunk * 16;
+	struct eight k = eight_of(shared_load_16(to + (TILE_RAW + parity) * tile));
+
+	eight_norm(token.inverse, eight_floats(w.weight, w.chunk), k.v);
+	shared_store_16(to + (TILE_PLAIN + parity) * tile, eight_bits(k));
+	shared_store_16(to + (TILE_PLAIN_B + parity) * tile,
+			eight_bits(eight_scaled(k, token.beta)));
+	if (s < w.end)
+		eight_turn(p, w.t * p.tokens + s, w.chunk, k.v);
+	shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
+	shared_store_16(to + (TILE_TURNED_B + parity) * tile,
+			eight_bits(eight_scaled(k, token.beta)));
+	if (w.chunk == 0)
+		beta_store(w.beta + parity * GDN_TOKENS * 4, w.row, token.beta);
+}
+
+/* The warp's 16 rows and half of the columns of P, A and P_z; of b in columns 0 and 1 (its two BF16). */
 template <int D> struct sums {
-	float p[D / 8][4], a[D / 8][4], pz[D / 8][4], b[4];
+	float p[D / 16][4], a[D / 16][4], pz[D / 16][4], b[4];
 };
+
+/* c += a·b over 16 tokens, and c2 += a2·b where there is one; `b_at` is this lane's part of the tile of b. */
+template <int D>
+static __device__ __forceinline__ void half_add(const uint32_t a[4], const uint32_t a2[4],
+						uint32_t b_at, float c[D / 16][4], float (*c2)[4])
+{
+	uint32_t b[4];
+
+#pragma unroll
+	for (int n = 0; n < D / 16; n += 2) {
+		/* The last tile of an odd number: the second pair of matrices is not used. */
+		ldmatrix_x4_trans(b, b_at + n * 16 -
+					     (n + 1 < D / 16 ? 0 : threadIdx.x % 32 / 16 * 16));
+#pragma unroll
+		for (int i = 0; i < 2 && n + i < D / 16; i++) {
+			mma_bf16(c[n + i], a, b[2 * i], b[2 * i + 1]);
+			if (c2)
+				mma_bf16(c2[n + i], a2, b[2 * i], b[2 * i + 1]);
+		}
+	}
+}
 
 template <int D>
 static __device__ __forceinline__ void sums_add(const struct sums_work &w, int stage,
 						struct sums<D> &c)
 {
 	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int i = threadIdx.x % 32 / 8, r = threadIdx.x % 8, warp_row = threadIdx.x / 32 * 16;
-	const uint32_t a_at = w.tiles + ((i >> 1) * 8 + r) * stride + (warp_row + (i & 1) * 8) * 2;
-	const uint32_t b_at = w.tiles + ((i & 1) * 8 + r) * stride + (i >> 1) * 16;
+	const int i = threadIdx.x % 32 / 8, r = threadIdx.x % 8, warp = threadIdx.x / 32;
+	const uint32_t a_at =
+		w.tiles + ((i >> 1) * 8 + r) * stride + (warp / 2 * 16 + (i & 1) * 8) * 2;
+	const uint32_t b_at = w.tiles + ((i & 1) * 8 + r) * stride + (i >> 1) * 16 + warp % 2 * D;
 	const uint32_t turned = (TILE_TURNED + stage % 2) * tile, v = (TILE_V + stage % 3) * tile;
 	const uint32_t plain = (TILE_PLAIN + stage % 2) * tile;
 	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
 	const uint32_t beta =
 		w.beta + stage % 2 * GDN_TOKENS * 4 + g % 2 * GDN_TOKENS * 2 + pair * 4;
 
-#pragma unroll
+#pragma unroll 1
 	for (int s = 0; s < GDN_TOKENS; s += 16) {
-		uint32_t a[4], av[4], b[4];
+		uint32_t a[4], av[4], b[2];
 
 		ldmatrix_x4_trans(a, a_at + turned + s * stride);
 		ldmatrix_x4_trans(av, a_at + v + s * stride);
-#pragma unroll
-		for (int n = 0; n < D / 8; n += 2) {
-			ldmatrix_x4_trans(b, b_at + turned + 2 * tile + s * stride + n * 16);
-			mma_bf16(c.p[n], a, b[0], b[1]);
-			mma_bf16(c.p[n + 1], a, b[2], b[3]);
-			mma_bf16(c.a[n], av, b[0], b[1]);
-			mma_bf16(c.a[n + 1], av, b[2], b[3]);
-		}
+		half_add<D>(a, av, b_at + turned + 2 * tile + s * stride, c.p, c.a);
 		ldmatrix_x4_trans(a, a_at + plain + s * stride);
-#pragma unroll
-		for (int n = 0; n < D / 8; n += 2) {
-			ldmatrix_x4_trans(b, b_at + plain + 2 * tile + s * stride + n * 16);
-			mma_bf16(c.pz[n], a, b[0], b[1]);
-			mma_bf16(c.pz[n + 1], a, b[2], b[3]);
-		}
+		half_add<D>(a, a, b_at + plain + 2 * tile + s * stride, c.pz, NULL);
+		if (warp % 2)
+			continue;
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
 			asm volatile("ld.shared.b32 %0, [%1];"
@@ -315,12 +418,13 @@ static __device__ __forceinline__ void sums_add(const struct sums_work &w, int s
 
 /* c, or (`adds`) c and what is there. */
 template <int D>
-static __device__ __forceinline__ void matrix_store(float *to, bool adds, const float c[D / 8][4])
+static __device__ __forceinline__ void matrix_store(float *to, bool adds, const float c[D / 16][4])
 {
-	const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+	const int row = threadIdx.x / 64 * 16 + threadIdx.x % 32 / 4;
+	const int column = threadIdx.x / 32 % 2 * (D / 2) + threadIdx.x % 4 * 2;
 
 #pragma unroll
-	for (int n = 0; n < D / 8; n++)
+	for (int n = 0; n < D / 16; n++)
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
 			float2 *at = (float2 *)(to + (row + 8 * h) * D + n * 8 + column);
@@ -340,12 +444,12 @@ template <int D>
 static __device__ __forceinline__ void sums_store(const struct gdn_params &p, int item, bool adds,
 						  const struct sums<D> &c)
 {
-	const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+	const int row = threadIdx.x / 64 * 16 + threadIdx.x % 32 / 4;
 
 	matrix_store<D>(p.p + (size_t)item * D * D, adds, c.p);
 	matrix_store<D>(p.a + (size_t)item * D * D, adds, c.a);
 	matrix_store<D>(p.p_z + (size_t)item * D * D, adds, c.pz);
-	if (threadIdx.x % 4)
+	if (threadIdx.x % 4 || threadIdx.x / 32 % 2)
 		return;
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
@@ -403,7 +507,6 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 				     .chunk = (int)threadIdx.x % (D / 8),
 				     .tiles = shared_address(memory),
 				     .beta = shared_address(weight + D),
-				     .per_width = 1.0f / p.rope.width,
 				     .weight = weight };
 	const int stages = max(end - first + GDN_TOKENS - 1, 0) / GDN_TOKENS;
 	struct sums<D> c = {};
@@ -414,13 +517,15 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	sums_copy<D>(p, w, 1);
 	cp_async_wait<1>();
 	__syncthreads();
-	sums_make<D>(p, w, 0);
+	sums_make<D>(p, w, 0, sums_fetch(p, w, 0));
 	__syncthreads();
 	for (int stage = 0; stage < stages; stage++) {
+		const struct sums_token token = sums_fetch(p, w, stage + 1);
+
 		sums_copy<D>(p, w, stage + 2);
 		cp_async_wait<1>();
 		if (stage + 1 < stages)
-			sums_make<D>(p, w, stage + 1);
+			sums_make<D>(p, w, stage + 1, token);
 		sums_add<D>(w, stage, c);
 		__syncthreads();
 	}
@@ -430,163 +535,262 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 
 /* ------------------------------------------------------------------------------ scan over frames */
 
-/* What a block scans: some rows of one head's state with P and A, or the normaliser (one row) with P_z and b. */
-struct scan {
-	const float *p, *a, *in; /* in: NULL for none */
-	int frames, heads, head, d;
-	int row, rows; /* first one of the block; there are */
-	int size;      /* elements of one frame and head of `a` */
-	int j, r;      /* this thread's column and first row in the block */
+/*
+ * The frame whose P the n-th product of a scan needs: forwards, then back; the first step of each way
+ * needs none where there is no state.
+ */
+static __device__ __forceinline__ int scan_frame(const struct gdn_params &p, int n)
+{
+	const int first = p.state_in ? 0 : 1, forward = p.frames - first;
+
+	return n < forward ? first + n : p.frames - 2 - (n - forward);
+}
+
+static __device__ __forceinline__ int scan_products(const struct gdn_params &p)
+{
+	return p.frames - (p.state_in ? 0 : 1) + max(p.frames - 2, 0);
+}
+
+/* cvt.rna.tf32.f32 */
+static __device__ __forceinline__ uint32_t tf32_bits(float a)
+{
+	uint32_t d;
+
+	asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(d) : "f"(a));
+	return d;
+}
+
+/* Two TF32 that together have 21 bits of a number. */
+struct tf32_pair {
+	uint32_t high, low;
 };
 
-/* The frame whose P the n-th product needs: forwards, then back; the first step of each way may need none. */
-static __device__ __forceinline__ int scan_frame(const struct scan &s, int n)
+static __device__ __forceinline__ struct tf32_pair tf32_split(float a)
 {
-	const int first = s.in ? 0 : 1, forward = s.frames - first;
+	const uint32_t high = tf32_bits(a);
 
-	return n < forward ? first + n : s.frames - 2 - (n - forward);
+	return { high, tf32_bits(a - __uint_as_float(high)) };
 }
 
-static __device__ __forceinline__ int scan_products(const struct scan &s)
+/* mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d += a·b */
+static __device__ __forceinline__ void mma_tf32(float d[4], const uint32_t a[4], uint32_t b0,
+						uint32_t b1)
 {
-	return s.frames - (s.in ? 0 : 1) + max(s.frames - 2, 0);
+	asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+	    "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* A quarter of a P on its way to its place. */
-static __device__ __forceinline__ void scan_fetch(const struct scan &s, uint32_t shared, int n,
-						  int quarter)
+/* A thread's part of P for product n: what the fragments of its warp's 16 columns hold. */
+template <int D>
+static __device__ __forceinline__ void scan_fetch(const struct gdn_params &p, int head, int n,
+						  float f[D / 2])
 {
-	const int pieces = s.d * s.d / 16;
+	const int column = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+	const float *from;
 
-	if (n < scan_products(s)) {
-		const int item = scan_frame(s, n) * s.heads + s.head;
-		const float *from = s.p + ((size_t)item * 4 + quarter) * pieces * 4;
-
-		for (int i = threadIdx.x; i < pieces; i += GDN_SCAN_THREADS)
-			cp_async_16(shared + (quarter * pieces + i) * 16, from + i * 4, 16);
-	}
-	cp_async_commit();
+	if (n >= scan_products(p))
+		return;
+	from = p.p + (size_t)(scan_frame(p, n) * p.heads + head) * D * D + c * D + column;
+#pragma unroll
+	for (int k = 0; k < D / 8; k++)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			f[4 * k + i] = from[(8 * k + i % 2 * 4) * D + i / 2 * 8];
 }
 
-/* sum[r] = Σ_i m[i][r]·P[i][j] of product n; the next one's P is fetched behind it. */
-static __device__ __forceinline__ void scan_product(const struct scan &s, const float *matrix,
-						    const float *m, int n, float sum[8])
+/* sum = m·P for the warp's 16 columns; both factors in two TF32, the product of both lower parts left out. */
+template <int D>
+static __device__ __forceinline__ void scan_product(const float *m, const float f[D / 2],
+						    float sum[2][4])
 {
-	const int quarter_rows = s.d / 4;
-
-	for (int quarter = 0; quarter < 4; quarter++) {
-		cp_async_wait<3>();
-		__syncthreads();
-		if (s.j < s.d)
-#pragma unroll 4
-			for (int k = 0; k < quarter_rows; k++) {
-				const int i = quarter * quarter_rows + k;
-				const float v = matrix[i * s.d + s.j];
-				const float4 low = *(const float4 *)(m + i * GDN_SCAN_ROWS + s.r);
-				const float4 high =
-					*(const float4 *)(m + i * GDN_SCAN_ROWS + s.r + 4);
-
-				sum[0] += low.x * v;
-				sum[1] += low.y * v;
-				sum[2] += low.z * v;
-				sum[3] += low.w * v;
-				sum[4] += high.x * v;
-				sum[5] += high.y * v;
-				sum[6] += high.z * v;
-				sum[7] += high.w * v;
-			}
-		__syncthreads();
-		scan_fetch(s, shared_address(matrix), n + 1, quarter);
-	}
-}
-
-/* m ← g·m·(I − P) + A, or A where there was no state; `n` counts products. */
-static __device__ __forceinline__ void scan_step(const struct gdn_params &p, const struct scan &s,
-						 int t, bool has_state, const float *matrix,
-						 float *m, int *n, float next[8])
-{
-	const int item = t * s.heads + s.head;
-	const float g = p.decay[item];
-	float sum[8] = {};
+	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+	float small[2][4] = {};
 
 #pragma unroll
-	for (int r = 0; r < 8; r++)
-		next[r] = s.j < s.d && s.row + s.r + r < s.rows ?
-				  s.a[(size_t)item * s.size + (s.row + s.r + r) * s.d + s.j] :
-				  0;
+	for (int k = 0; k < D / 8; k++) {
+		uint32_t high[4], low[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			const struct tf32_pair a =
+				tf32_split(m[(g + i % 2 * 8) * (D + 4) + 8 * k + c + i / 2 * 4]);
+
+			high[i] = a.high;
+			low[i] = a.low;
+		}
+#pragma unroll
+		for (int n = 0; n < 2; n++) {
+			const struct tf32_pair b0 = tf32_split(f[4 * k + 2 * n]);
+			const struct tf32_pair b1 = tf32_split(f[4 * k + 2 * n + 1]);
+
+			mma_tf32(sum[n], high, b0.high, b1.high);
+			mma_tf32(small[n], low, b0.high, b1.high);
+			mma_tf32(small[n], high, b0.low, b1.low);
+		}
+	}
+#pragma unroll
+	for (int n = 0; n < 2; n++)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sum[n][i] += small[n][i];
+}
+
+/* Where a thread's eight elements of a strip of 16 rows are: [2n + h] is a pair of columns of one row. */
+template <int D> static __device__ __forceinline__ int strip_at(int i, int ld)
+{
+	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+
+	return (g + i % 2 * 8) * ld + threadIdx.x / 32 * 16 + i / 2 * 8 + 2 * c;
+}
+
+/* M ← g·M·(I − P) + A of a strip, or A where there was no state. All of the block calls it. */
+template <int D>
+static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int item, int row,
+						 bool has_state, const float f[D / 2], float *m,
+						 float2 next[4])
+{
+	const float *a = p.a + ((size_t)item * D + row) * D, g = p.decay[item];
+	float sum[2][4] = {};
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		next[i] = *(const float2 *)(a + strip_at<D>(i, D));
 	if (has_state) {
-		scan_product(s, matrix, m, (*n)++, sum);
+		__syncthreads();
+		scan_product<D>(m, f, sum);
 #pragma unroll
-		for (int r = 0; r < 8; r++)
-			next[r] += s.j < s.d ? g * (m[s.j * GDN_SCAN_ROWS + s.r + r] - sum[r]) : 0;
+		for (int i = 0; i < 4; i++) {
+			const float2 before = *(const float2 *)(m + strip_at<D>(i, D + 4));
+
+			next[i].x += g * (before.x - sum[i / 2][i % 2 * 2]);
+			next[i].y += g * (before.y - sum[i / 2][i % 2 * 2 + 1]);
+		}
+		__syncthreads();
 	}
-	/* Nobody else reads these before the next product's first barrier, nor after the last one's last. */
-	if (s.j < s.d)
 #pragma unroll
-		for (int r = 0; r < 8; r++)
-			m[s.j * GDN_SCAN_ROWS + s.r + r] = next[r];
+	for (int i = 0; i < 4; i++)
+		*(float2 *)(m + strip_at<D>(i, D + 4)) = next[i];
 }
 
-/* The step's result of this thread: states of both ways added up for the read-out, the last one for later. */
-static __device__ __forceinline__ void scan_store(const struct gdn_params &p, const struct scan &s,
-						  int t, bool forward, const float next[8])
+template <int D>
+static __device__ __forceinline__ void scan_store(const struct gdn_params &p, int t, int head,
+						  int row, bool forward, const float2 next[4])
 {
-	const bool is_state = s.size != s.d, last = t == s.frames - 1;
-	float *sums = is_state ? p.history : p.z;
-	float *out = is_state ? p.state_out : p.normaliser_out;
+	const size_t item = ((size_t)(t * p.heads + head) * D + row) * D;
+	const bool last = t == p.frames - 1;
 
-	for (int r = 0; r < 8 && s.j < s.d && s.row + s.r + r < s.rows; r++) {
-		const int in = (s.row + s.r + r) * s.d + s.j;
-		const size_t at = (size_t)(t * s.heads + s.head) * s.size + in;
-		const float sum = forward ? next[r] : sums[at] + next[r];
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		const int at = strip_at<D>(i, D);
+		float2 *history = (float2 *)(p.history + item + at), sum = next[i];
 
-		if (!is_state || (forward && !last))
-			sums[at] = sum;
-		if (is_state && (!forward || last))
-			((uint16_t *)p.read)[at] = bf16_bits(sum);
-		if (forward && last && out)
-			out[(size_t)s.head * s.size + in] = next[r];
+		if (forward && !last) {
+			*history = sum;
+			continue;
+		}
+		if (!forward) {
+			sum.x += history->x;
+			sum.y += history->y;
+		}
+		*(uint32_t *)((uint16_t *)p.read + item + at) = bf16_pack(sum.x, sum.y);
+		if (forward && p.state_out)
+			*(float2 *)(p.state_out + ((size_t)head * D + row) * D + at) = sum;
 	}
 }
 
-/* blockIdx.x: some rows of the state, or (the last one) the normaliser; blockIdx.y: the head. */
-extern "C" __global__ void __launch_bounds__(GDN_SCAN_THREADS)
-	gdn_scan(const __grid_constant__ struct gdn_params p)
+template <int D>
+static __device__ __forceinline__ void scan_state(const struct gdn_params &p, int head, int row,
+						  float *m)
 {
-	extern __shared__ __align__(16) float scanned[];
-	const bool is_state = blockIdx.x + 1 < gridDim.x;
-	const int d = p.head_dim, size = is_state ? d * d : d, head = blockIdx.y;
-	const float *in = is_state ? p.state_in : p.normaliser_in;
-	const struct scan s = { .p = is_state ? p.p : p.p_z,
-				.a = is_state ? p.a : p.b,
-				.in = in ? in + (size_t)head * size : NULL,
-				.frames = p.frames,
-				.heads = p.heads,
-				.head = head,
-				.d = d,
-				.row = is_state ? (int)blockIdx.x * GDN_SCAN_ROWS : 0,
-				.rows = size / d,
-				.size = size,
-				.j = (int)threadIdx.x % 128,
-				.r = (int)threadIdx.x / 128 * 8 };
-	float *m = scanned + d * d, next[8];
+	const int last = p.frames - 1;
+	float f[D / 2];
+	float2 next[4];
 	int n = 0;
 
-	for (int quarter = 0; quarter < 4; quarter++)
-		scan_fetch(s, shared_address(scanned), 0, quarter);
-	for (int r = 0; r < 8 && s.j < d; r++)
-		m[s.j * GDN_SCAN_ROWS + s.r + r] =
-			s.in && s.row + s.r + r < s.rows ? s.in[(s.row + s.r + r) * d + s.j] : 0;
-	for (int t = 0; t < s.frames; t++) {
-		scan_step(p, s, t, t > 0 || s.in, scanned, m, &n, next);
-		scan_store(p, s, t, true, next);
+	scan_fetch<D>(p, head, 0, f);
+	if (p.state_in)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			*(float2 *)(m + strip_at<D>(i, D + 4)) =
+				*(const float2 *)(p.state_in + ((size_t)head * D + row) * D +
+						  strip_at<D>(i, D));
+	for (int step = 0; step < 2 * p.frames - 1; step++) {
+		/* There, and back without the frame itself: frame t reads what t + 1 … wrote. */
+		const bool forward = step < p.frames;
+		const int t = forward ? step : 2 * last - step;
+		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
+
+		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, row, has_state, f, m, next);
+		if (has_state)
+			scan_fetch<D>(p, head, ++n, f);
+		scan_store<D>(p, t, head, row, forward, next);
 	}
-	/* The other way, without the frame itself: frame t reads what t + 1 … wrote. */
-	for (int t = s.frames - 2; t >= 0; t--) {
-		scan_step(p, s, t + 1, t < s.frames - 2, scanned, m, &n, next);
-		scan_store(p, s, t, false, next);
+}
+
+/* z ← g·(I − P_z)·z + b, or b; a thread has half of the sum of an element. */
+template <int D>
+static __device__ __forceinline__ float scan_vector(const struct gdn_params &p, int item,
+						    bool has_state, float *z)
+{
+	const int j = threadIdx.x % D, half = threadIdx.x / D;
+	const float *matrix = p.p_z + ((size_t)item * D + half * (D / 2)) * D + j;
+	float next = p.b[item * D + j], f[D / 2], sum = 0;
+
+	__syncthreads();
+	if (has_state) {
+		/* P_z is symmetric: its columns may be read where they are neighbours. */
+#pragma unroll
+		for (int k = 0; k < D / 2; k++)
+			f[k] = matrix[k * D];
+#pragma unroll
+		for (int k = 0; k < D / 2; k++)
+			sum += f[k] * z[half * (D / 2) + k];
+		z[(1 + half) * D + j] = sum;
+		__syncthreads();
+		next += p.decay[item] * (z[j] - (z[D + j] + z[2 * D + j]));
+		__syncthreads();
 	}
-	cp_async_wait<0>();
+	if (half == 0)
+		z[j] = next;
+	return next;
+}
+
+template <int D>
+static __device__ __forceinline__ void scan_normaliser(const struct gdn_params &p, int head,
+						       float *z)
+{
+	const int j = threadIdx.x % D, last = p.frames - 1;
+	const bool mine = (int)threadIdx.x < D;
+
+	if (mine)
+		z[j] = p.normaliser_in ? p.normaliser_in[head * D + j] : 0;
+	for (int step = 0; step < 2 * p.frames - 1; step++) {
+		const bool forward = step < p.frames;
+		const int t = forward ? step : 2 * last - step;
+		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
+		float *sum = p.z + (t * p.heads + head) * D + j;
+		const float next =
+			scan_vector<D>(p, (forward ? t : t + 1) * p.heads + head, has_state, z);
+
+		if (!mine)
+			continue;
+		*sum = forward ? next : *sum + next;
+		if (step == last && p.normaliser_out)
+			p.normaliser_out[head * D + j] = next;
+	}
+}
+
+/* blockIdx.x: 16 rows of the state, or (the last one) the normaliser; blockIdx.y: the head. */
+template <int D> static __device__ __forceinline__ void gdn_scan(const struct gdn_params &p)
+{
+	__shared__ float m[16 * (D + 4)];
+
+	if (blockIdx.x + 1 < gridDim.x)
+		scan_state<D>(p, blockIdx.y, blockIdx.x * 16, m);
+	else
+		scan_normaliser<D>(p, blockIdx.y, m);
 }
 
 /* ------------------------------------------------------------------------------------- read-out */
@@ -605,7 +809,6 @@ static __device__ __forceinline__ void read_queries(const struct gdn_params &p, 
 	constexpr int stride = (D + GDN_PAD) * 2, lanes = read_lanes<D>::value;
 	const int chunk = threadIdx.x % lanes;
 	const bool has = chunk < D / 8;
-	const float per_width = 1.0f / p.rope.width;
 	const struct eight none = {}, w = has ? eight_floats(p.q_norm + head * D, chunk) : none;
 	const struct eight zs = has ? eight_floats(z, chunk) : none;
 
@@ -622,7 +825,7 @@ static __device__ __forceinline__ void read_queries(const struct gdn_params &p, 
 #pragma unroll
 			for (int i = 0; i < 8; i++)
 				sum += v.v[i] * zs.v[i];
-			eight_turn(p.rope, t, place_at(p.rope, per_width, s), chunk, v.v);
+			eight_turn(p, n, chunk, v.v);
 		}
 		if (has)
 			shared_store_16(q + row * stride + chunk * 16, eight_bits(v));
@@ -653,7 +856,7 @@ static __device__ __forceinline__ void read_store(const struct gdn_params &p, in
 		struct eight v, g;
 
 		if (s >= p.tokens)
-			break;
+			continue;
 		v = eight_floats(product + row * (D + 4), chunk);
 		g = eight_load((const uint16_t *)p.gate + n * p.ld + head * D, chunk);
 #pragma unroll
@@ -669,7 +872,8 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 	constexpr int stride = (D + GDN_PAD) * 2;
 	extern __shared__ __align__(128) unsigned char memory[];
 	unsigned char *queries = memory, *state = memory + GDN_READ_TOKENS * stride;
-	float *z = (float *)(state + D * stride), *inverse = z + D, *product = (float *)memory;
+	float *z = (float *)(memory + GDN_READ_TILES(D)), *inverse = z + D,
+	      *product = (float *)memory;
 	const int first = blockIdx.x * GDN_READ_TOKENS, head = blockIdx.y, t = blockIdx.z;
 	const int item = t * p.heads + head, i = threadIdx.x % 32 / 8, r = threadIdx.x % 8;
 	const int row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
@@ -713,12 +917,17 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 }
 
 #define GDN(D)                                                            \
-	extern "C" __global__ void __launch_bounds__(2 * D, 1)            \
+	extern "C" __global__ void __launch_bounds__(4 * D, 1)            \
 		gdn_sums_##D(const __grid_constant__ struct gdn_params p) \
 	{                                                                 \
 		gdn_sums<D>(p);                                           \
 	}                                                                 \
-	extern "C" __global__ void __launch_bounds__(GDN_READ_THREADS, 4) \
+	extern "C" __global__ void __launch_bounds__(2 * D)               \
+		gdn_scan_##D(const __grid_constant__ struct gdn_params p) \
+	{                                                                 \
+		gdn_scan<D>(p);                                           \
+	}                                                                 \
+	extern "C" __global__ void __launch_bounds__(GDN_READ_THREADS)    \
 		gdn_read_##D(const __grid_constant__ struct gdn_params p) \
 	{                                                                 \
 		gdn_read<D>(p);                                           \

@@ -7,33 +7,36 @@
 #include "kernels/cuda/norm.h"
 
 enum {
-	GDN_GATE_TOKENS = 8, /* of a block of gdn_beta */
+	GDN_GATE_ROWS = 16,    /* tokens of a block of gdn_gates */
+	GDN_GATE_COLUMNS = 64, /* of its products: 32 heads */
+	GDN_GATE_TOKENS = 8,   /* of a block of gdn_beta_any */
 	GDN_GATE_THREADS = 256,
-	GDN_MEAN_CHANNELS = 64, /* of a block of gdn_mean: two a lane */
+	GDN_MEAN_CHANNELS = 64, /* of a block of gdn_mean_any: two a lane */
 	GDN_INVERSE_THREADS = 256,
 	GDN_TOKENS = 32, /* of a stage of the sums */
 	GDN_SUMS_TILES = 13,
 	GDN_PAD = 8, /* elements after a row in shared memory: no bank conflicts of ldmatrix */
-	GDN_SCAN_ROWS = 16,	/* of the state in a block of the scan */
-	GDN_SCAN_THREADS = 256, /* one for each column (heads of up to 128) of eight rows */
-	GDN_READ_TOKENS = 64,	/* of a block of the read-out, 16 a warp */
+	GDN_SCAN_ROWS = 16,   /* of the state in a block of the scan */
+	GDN_READ_TOKENS = 64, /* of a block of the read-out, 16 a warp */
 	GDN_READ_THREADS = 128,
 };
 
 /* Tiles of a stage, weights of the norm, β of two stages: 98.2 KB for heads of 112. */
 #define GDN_SUMS_SHARED(d) \
 	(GDN_SUMS_TILES * GDN_TOKENS * ((d) + GDN_PAD) * 2 + (d)*4 + 2 * GDN_TOKENS * 4)
-/* One P, and the rows of the state. */
-#define GDN_SCAN_SHARED(d) (((d) * (d) + (d)*GDN_SCAN_ROWS) * 4)
-/* Queries and state, later the products (which take less); normaliser and denominators. */
-#define GDN_READ_SHARED(d) \
-	((GDN_READ_TOKENS + (d)) * ((d) + GDN_PAD) * 2 + (d)*4 + GDN_READ_TOKENS * 4)
+/* Queries and state; later the products, each row four elements longer. */
+#define GDN_READ_OPERANDS(d) ((GDN_READ_TOKENS + (d)) * ((d) + GDN_PAD) * 2)
+#define GDN_READ_PRODUCTS(d) (GDN_READ_TOKENS * ((d) + 4) * 4)
+#define GDN_READ_TILES(d) \
+	(GDN_READ_OPERANDS(d) > GDN_READ_PRODUCTS(d) ? GDN_READ_OPERANDS(d) : GDN_READ_PRODUCTS(d))
+/* And the normaliser and denominators. */
+#define GDN_READ_SHARED(d) (GDN_READ_TILES(d) + (d)*4 + GDN_READ_TOKENS * 4)
 
 struct gdn_gates_params {
 	const void *u, *weight_beta, *weight_decay;
 	const float *bias_beta, *bias_decay, *a_log, *dt_bias;
 	float *beta, *decay;
-	float *mean; /* workspace [T][C] */
+	float *mean; /* workspace: [T][blocks][heads] of gdn_gates; [T][C] of gdn_mean_any */
 	int frames, tokens, channels, heads;
 };
 
@@ -52,6 +55,7 @@ struct gdn_params {
 	/* workspace */
 	int2 *meetings;	    /* [T][heads] of the two blocks of gdn_sums */
 	float *inverse;	    /* [2][T·S] of the norms of q and k */
+	float2 *rotation;   /* [T·S][D/2] cosine and sine */
 	float *p, *a, *p_z; /* [T][heads][D][D] */
 	float *b;	    /* [T][heads][D] */
 	float *history;	    /* [T][heads][D][D] forward states */

@@ -30,14 +30,18 @@
 	X(attention, attention_merge) \
 	X(attention, attention_any) \
 	X(attention_wgmma, attention_wgmma) \
-	X(gdn, gdn_mean) \
-	X(gdn, gdn_beta) \
+	X(gdn, gdn_gates) \
 	X(gdn, gdn_decay) \
+	X(gdn, gdn_mean_any) \
+	X(gdn, gdn_beta_any) \
+	X(gdn, gdn_decay_any) \
 	X(gdn, gdn_inverse) \
 	X(gdn, gdn_sums_32) \
 	X(gdn, gdn_sums_80) \
 	X(gdn, gdn_sums_112) \
-	X(gdn, gdn_scan) \
+	X(gdn, gdn_scan_32) \
+	X(gdn, gdn_scan_80) \
+	X(gdn, gdn_scan_112) \
 	X(gdn, gdn_read_32) \
 	X(gdn, gdn_read_80) \
 	X(gdn, gdn_read_112) \
