@@ -14,8 +14,9 @@ enum {
 	TILE = ATTENTION_WGMMA_TILE,
 	Q_BYTES = 2 * ATTENTION_ROWS * 128,
 	BLOCK = KEYS * 128, /* bytes of 64 lanes of all keys of a tile */
-	LOADER_REGISTERS = 32,
-	WORKER_REGISTERS = 240,
+	/* Three warpgroups start with 168 = 65536/384 each, and get no more together: 40 + 2·232. */
+	LOADER_REGISTERS = 40,
+	WORKER_REGISTERS = 232,
 };
 
 /* Shared memory and its barriers: full ones complete by bytes, empty ones by the eight warps. */

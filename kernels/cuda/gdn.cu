@@ -11,193 +11,12 @@
 
 static const float log2_e = 1.44269504f;
 
-/* ---------------------------------------------------------------------------------------- gates */
-
 static __device__ __forceinline__ float warp_sum(float v)
 {
 #pragma unroll
 	for (int step = 16; step > 0; step /= 2)
 		v += __shfl_xor_sync(0xffffffffu, v, step);
 	return v;
-}
-
-/* Column of a gate in the products: heads' betas, then, from the next multiple of 8 on, their decays. */
-static __device__ __forceinline__ uint32_t gate_weight(const struct gdn_gates_params &p, int column,
-						       int k)
-{
-	const int rounded = (p.heads + 7) / 8 * 8;
-	const bool is_decay = column >= rounded;
-	const int head = is_decay ? column - rounded : column;
-	const void *from = is_decay ? p.weight_decay : p.weight_beta;
-
-	return head < p.heads ?
-		       __ldg((const uint32_t *)((const uint16_t *)from + head * p.channels + k)) :
-		       0;
-}
-
-/* c += u·wᵀ of the block's 16 tokens; the warps share the channels, 16 at a time. */
-static __device__ __forceinline__ void gates_product(const struct gdn_gates_params &p,
-						     const uint16_t *u, int count, int tiles,
-						     float c[GDN_GATE_COLUMNS / 8][4])
-{
-	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-
-#pragma unroll 2
-	for (int k = threadIdx.x / 32 * 16; k < p.channels; k += GDN_GATE_THREADS / 32 * 16) {
-		uint32_t a[4];
-
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const int row = g + i % 2 * 8;
-
-			a[i] = row < count ? *(const uint32_t *)(u + (size_t)row * p.channels + k +
-								 i / 2 * 8 + 2 * pair) :
-					     0;
-		}
-#pragma unroll
-		for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
-			if (n < tiles)
-				mma_bf16(c[n], a, gate_weight(p, n * 8 + g, k + 2 * pair),
-					 gate_weight(p, n * 8 + g, k + 2 * pair + 8));
-	}
-}
-
-/*
- * Both gates of 16 tokens of a frame. The mean over a frame's tokens commutes with the product: what is
- * left of the decays is the sum over the tokens of a block, which gdn_decay adds up.
- */
-extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_gates(const __grid_constant__ struct gdn_gates_params p)
-{
-	__shared__ float part[GDN_GATE_THREADS / 32][GDN_GATE_ROWS][GDN_GATE_COLUMNS];
-	const int t = blockIdx.y, first = blockIdx.x * GDN_GATE_ROWS;
-	const int count = min(GDN_GATE_ROWS, p.tokens - first), tiles = 2 * ((p.heads + 7) / 8);
-	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4, columns = tiles * 8;
-	const size_t token = (size_t)t * p.tokens + first;
-	float c[GDN_GATE_COLUMNS / 8][4] = {};
-
-	gates_product(p, (const uint16_t *)p.u + token * p.channels, count, tiles, c);
-#pragma unroll
-	for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			part[threadIdx.x / 32][g + i / 2 * 8][n * 8 + 2 * pair + i % 2] = c[n][i];
-	__syncthreads();
-	for (int i = threadIdx.x; i < GDN_GATE_ROWS * columns; i += GDN_GATE_THREADS) {
-		const int row = i / columns, column = i % columns;
-		float sum = 0;
-
-		for (int w = 0; w < GDN_GATE_THREADS / 32; w++)
-			sum += part[w][row][column];
-		part[0][row][column] = sum;
-		if (column < p.heads && row < count)
-			p.beta[(token + row) * p.heads + column] =
-				1.0f / (1.0f + __expf(-sum - p.bias_beta[column]));
-	}
-	__syncthreads();
-	if (threadIdx.x < p.heads) {
-		float sum = 0;
-
-		for (int row = 0; row < count; row++)
-			sum += part[0][row][columns / 2 + threadIdx.x];
-		p.mean[((size_t)t * gridDim.x + blockIdx.x) * p.heads + threadIdx.x] = sum;
-	}
-}
-
-/* A warp for each frame and head adds up what gdn_gates left. */
-extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_params p)
-{
-	const int item = blockIdx.x, t = item / p.heads, head = item % p.heads;
-	const int blocks = (p.tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS;
-	float a = 0;
-
-	for (int i = threadIdx.x; i < blocks; i += 32)
-		a += p.mean[((size_t)t * blocks + i) * p.heads + head];
-	a = warp_sum(a) / p.tokens + p.bias_decay[head] + p.dt_bias[head];
-	if (threadIdx.x == 0)
-		p.decay[item] = expf(-expf(p.a_log[head]) * (a > 20 ? a : log1pf(expf(a))));
-}
-
-/* -------------------------------------------------------- gates of any number of heads and channels */
-
-/* Mean over the tokens of a frame: a lane has two channels, a warp every eighth token. */
-extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_mean_any(const __grid_constant__ struct gdn_gates_params p)
-{
-	__shared__ float2 part[GDN_GATE_THREADS / 32][32];
-	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const int channel = blockIdx.x * GDN_MEAN_CHANNELS + 2 * lane, t = blockIdx.y;
-	const uint16_t *u = (const uint16_t *)p.u + (size_t)t * p.tokens * p.channels + channel;
-	float2 sum = make_float2(0, 0);
-
-	for (int s = warp; s < p.tokens; s += GDN_GATE_THREADS / 32) {
-		if (channel < p.channels)
-			sum.x += bf16_value(u[(size_t)s * p.channels]);
-		if (channel + 1 < p.channels)
-			sum.y += bf16_value(u[(size_t)s * p.channels + 1]);
-	}
-	part[warp][lane] = sum;
-	__syncthreads();
-	if (warp)
-		return;
-	sum = make_float2(0, 0);
-	for (int w = 0; w < GDN_GATE_THREADS / 32; w++) {
-		sum.x += part[w][lane].x;
-		sum.y += part[w][lane].y;
-	}
-	if (channel < p.channels)
-		p.mean[t * p.channels + channel] = sum.x / p.tokens;
-	if (channel + 1 < p.channels)
-		p.mean[t * p.channels + channel + 1] = sum.y / p.tokens;
-}
-
-/* A block has eight tokens, each warp some heads for all of them. */
-extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_beta_any(const __grid_constant__ struct gdn_gates_params p)
-{
-	extern __shared__ __align__(16) uint16_t rows[]; /* [GDN_GATE_TOKENS][C] */
-	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const int first = blockIdx.x * GDN_GATE_TOKENS, all = p.frames * p.tokens;
-	const int count = min(GDN_GATE_TOKENS, all - first);
-
-	for (int i = threadIdx.x; i < GDN_GATE_TOKENS * p.channels; i += GDN_GATE_THREADS)
-		rows[i] = i < count * p.channels ?
-				  ((const uint16_t *)p.u)[(size_t)first * p.channels + i] :
-				  0;
-	__syncthreads();
-	for (int head = warp; head < p.heads; head += GDN_GATE_THREADS / 32) {
-		const uint16_t *weight = (const uint16_t *)p.weight_beta + head * p.channels;
-		float sum[GDN_GATE_TOKENS] = {};
-
-		for (int c = lane; c < p.channels; c += 32) {
-			const float w = bf16_value(weight[c]);
-
-#pragma unroll
-			for (int n = 0; n < GDN_GATE_TOKENS; n++)
-				sum[n] += w * bf16_value(rows[n * p.channels + c]);
-		}
-#pragma unroll
-		for (int n = 0; n < GDN_GATE_TOKENS; n++) {
-			const float a = warp_sum(sum[n]) + p.bias_beta[head];
-
-			if (lane == n && n < count)
-				p.beta[(first + n) * p.heads + head] = 1.0f / (1.0f + __expf(-a));
-		}
-	}
-}
-
-/* A warp for each frame and head. */
-extern "C" __global__ void gdn_decay_any(const __grid_constant__ struct gdn_gates_params p)
-{
-	const int item = blockIdx.x, t = item / p.heads, head = item % p.heads;
-	const uint16_t *weight = (const uint16_t *)p.weight_decay + head * p.channels;
-	float a = 0;
-
-	for (int c = threadIdx.x; c < p.channels; c += 32)
-		a += bf16_value(weight[c]) * p.mean[t * p.channels + c];
-	a = warp_sum(a) + p.bias_decay[head] + p.dt_bias[head];
-	if (threadIdx.x == 0)
-		p.decay[item] = expf(-expf(p.a_log[head]) * (a > 20 ? a : log1pf(expf(a))));
 }
 
 /* ------------------------------------------------------------------------------- q and k norms */
@@ -239,14 +58,17 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 static __device__ __forceinline__ void eight_turn(const struct gdn_params &p, int n, int chunk,
 						  float v[8])
 {
-	const float4 *from =
-		(const float4 *)(p.rotation + (size_t)n * (p.head_dim / 2)) + 2 * chunk;
-	const float4 low = __ldg(from), high = __ldg(from + 1);
+	const float2 *from = p.rotation + (size_t)n * (p.head_dim / 2) + 4 * chunk;
 
-	rope_turn(make_float2(low.x, low.y), &v[0], &v[1]);
-	rope_turn(make_float2(low.z, low.w), &v[2], &v[3]);
-	rope_turn(make_float2(high.x, high.y), &v[4], &v[5]);
-	rope_turn(make_float2(high.z, high.w), &v[6], &v[7]);
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		const uint4 r = global_load_16(from + 2 * i);
+
+		rope_turn(make_float2(__uint_as_float(r.x), __uint_as_float(r.y)), &v[4 * i],
+			  &v[4 * i + 1]);
+		rope_turn(make_float2(__uint_as_float(r.z), __uint_as_float(r.w)), &v[4 * i + 2],
+			  &v[4 * i + 3]);
+	}
 }
 
 /* relu(x·inverse·w) */
@@ -272,20 +94,54 @@ enum gdn_tile {
 
 struct sums_work {
 	int t, head, first, end; /* tokens of the frame */
-	int row, chunk;		 /* this thread's token of a stage; its eight lanes */
-	uint32_t tiles, beta;	 /* shared memory */
-	const float *weight;
+	uint32_t tiles; /* shared memory; behind them weights of the norm and two stages' β */
 };
+
+/*
+ * threadIdx.x, but nothing made of it is kept in registers from stage to stage: with its sums a thread
+ * has none to spare, and recomputing is cheaper than local memory. Token of a stage: thread / (D / 8);
+ * its eight lanes: thread % (D / 8).
+ */
+static __device__ __forceinline__ int sums_thread(void)
+{
+	int thread;
+
+	asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+	return thread;
+}
+
+template <int D> static __device__ __forceinline__ uint32_t sums_weight(const struct sums_work &w)
+{
+	return w.tiles + TILES * GDN_TOKENS * (D + GDN_PAD) * 2;
+}
+
+template <int D>
+static __device__ __forceinline__ uint32_t sums_beta(const struct sums_work &w, int stage)
+{
+	return sums_weight<D>(w) + D * 4 + stage % 2 * GDN_TOKENS * 4;
+}
+
+/* Eight F32 of shared memory. */
+static __device__ __forceinline__ struct eight eight_shared(uint32_t at)
+{
+	const uint4 a = shared_load_16(at), b = shared_load_16(at + 16);
+
+	return { { __uint_as_float(a.x), __uint_as_float(a.y), __uint_as_float(a.z),
+		   __uint_as_float(a.w), __uint_as_float(b.x), __uint_as_float(b.y),
+		   __uint_as_float(b.z), __uint_as_float(b.w) } };
+}
 
 /* β and norm of this thread's token of a stage. */
 struct sums_token {
 	float beta, inverse;
 };
 
+template <int D>
 static __device__ __forceinline__ struct sums_token sums_fetch(const struct gdn_params &p,
 							       const struct sums_work &w, int stage)
 {
-	const int s = w.first + stage * GDN_TOKENS + w.row, n = w.t * p.tokens + s;
+	const int s = w.first + stage * GDN_TOKENS + sums_thread() / (D / 8),
+		  n = w.t * p.tokens + s;
 
 	if (s >= w.end)
 		return { 0, 0 };
@@ -299,10 +155,11 @@ static __device__ __forceinline__ void sums_copy(const struct gdn_params &p,
 						 const struct sums_work &w, int stage)
 {
 	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const uint32_t to = w.tiles + w.row * stride + w.chunk * 16;
-	const int s = w.first + stage * GDN_TOKENS + w.row;
+	const int thread = sums_thread(), row = thread / (D / 8), chunk = thread % (D / 8);
+	const uint32_t to = w.tiles + row * stride + chunk * 16;
+	const int s = w.first + stage * GDN_TOKENS + row;
 	const bool in = s < w.end;
-	const size_t at = (size_t)(w.t * p.tokens + (in ? s : 0)) * p.ld + w.head * D + w.chunk * 8;
+	const size_t at = (size_t)(w.t * p.tokens + (in ? s : 0)) * p.ld + w.head * D + chunk * 8;
 
 	cp_async_16(to + (TILE_RAW + stage % 2) * tile, (const uint16_t *)p.k + at, in ? 16 : 0);
 	cp_async_16(to + (TILE_V + stage % 3) * tile, (const uint16_t *)p.v + at, in ? 16 : 0);
@@ -335,21 +192,22 @@ static __device__ __forceinline__ void
 sums_make(const struct gdn_params &p, const struct sums_work &w, int stage, struct sums_token token)
 {
 	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int parity = stage % 2, s = w.first + stage * GDN_TOKENS + w.row;
-	const uint32_t to = w.tiles + w.row * stride + w.chunk * 16;
+	const int thread = sums_thread(), row = thread / (D / 8), chunk = thread % (D / 8);
+	const int parity = stage % 2, s = w.first + stage * GDN_TOKENS + row;
+	const uint32_t to = w.tiles + row * stride + chunk * 16;
 	struct eight k = eight_of(shared_load_16(to + (TILE_RAW + parity) * tile));
 
-	eight_norm(token.inverse, eight_floats(w.weight, w.chunk), k.v);
+	eight_norm(token.inverse, eight_shared(sums_weight<D>(w) + chunk * 32), k.v);
 	shared_store_16(to + (TILE_PLAIN + parity) * tile, eight_bits(k));
 	shared_store_16(to + (TILE_PLAIN_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
 	if (s < w.end)
-		eight_turn(p, w.t * p.tokens + s, w.chunk, k.v);
+		eight_turn(p, w.t * p.tokens + s, chunk, k.v);
 	shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
 	shared_store_16(to + (TILE_TURNED_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
-	if (w.chunk == 0)
-		beta_store(w.beta + parity * GDN_TOKENS * 4, w.row, token.beta);
+	if (chunk == 0)
+		beta_store(sums_beta<D>(w, stage), row, token.beta);
 }
 
 /* The warp's 16 rows and half of the columns of P, A and P_z; of b in columns 0 and 1 (its two BF16). */
@@ -390,8 +248,7 @@ static __device__ __forceinline__ void sums_add(const struct sums_work &w, int s
 	const uint32_t turned = (TILE_TURNED + stage % 2) * tile, v = (TILE_V + stage % 3) * tile;
 	const uint32_t plain = (TILE_PLAIN + stage % 2) * tile;
 	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-	const uint32_t beta =
-		w.beta + stage % 2 * GDN_TOKENS * 4 + g % 2 * GDN_TOKENS * 2 + pair * 4;
+	const uint32_t beta = sums_beta<D>(w, stage) + g % 2 * GDN_TOKENS * 2 + pair * 4;
 
 #pragma unroll 1
 	for (int s = 0; s < GDN_TOKENS; s += 16) {
@@ -503,11 +360,7 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 				     .head = (int)blockIdx.x,
 				     .first = first,
 				     .end = end,
-				     .row = (int)threadIdx.x / (D / 8),
-				     .chunk = (int)threadIdx.x % (D / 8),
-				     .tiles = shared_address(memory),
-				     .beta = shared_address(weight + D),
-				     .weight = weight };
+				     .tiles = shared_address(memory) };
 	const int stages = max(end - first + GDN_TOKENS - 1, 0) / GDN_TOKENS;
 	struct sums<D> c = {};
 
@@ -517,10 +370,10 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	sums_copy<D>(p, w, 1);
 	cp_async_wait<1>();
 	__syncthreads();
-	sums_make<D>(p, w, 0, sums_fetch(p, w, 0));
+	sums_make<D>(p, w, 0, sums_fetch<D>(p, w, 0));
 	__syncthreads();
 	for (int stage = 0; stage < stages; stage++) {
-		const struct sums_token token = sums_fetch(p, w, stage + 1);
+		const struct sums_token token = sums_fetch<D>(p, w, stage + 1);
 
 		sums_copy<D>(p, w, stage + 2);
 		cp_async_wait<1>();

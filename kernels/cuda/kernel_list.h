@@ -11,6 +11,7 @@
 	X(attention) \
 	X(attention_wgmma) \
 	X(gdn) \
+	X(gdn_gates) \
 	X(norm) \
 	X(elementwise) \
 	X(mixffn) \
@@ -30,11 +31,11 @@
 	X(attention, attention_merge) \
 	X(attention, attention_any) \
 	X(attention_wgmma, attention_wgmma) \
-	X(gdn, gdn_gates) \
-	X(gdn, gdn_decay) \
-	X(gdn, gdn_mean_any) \
-	X(gdn, gdn_beta_any) \
-	X(gdn, gdn_decay_any) \
+	X(gdn_gates, gdn_gates) \
+	X(gdn_gates, gdn_decay) \
+	X(gdn_gates, gdn_mean_any) \
+	X(gdn_gates, gdn_beta_any) \
+	X(gdn_gates, gdn_decay_any) \
 	X(gdn, gdn_inverse) \
 	X(gdn, gdn_sums_32) \
 	X(gdn, gdn_sums_80) \

@@ -282,41 +282,73 @@ static void gdn_drift(void **state)
 
 /* frames, tokens, channels, heads */
 static const int gate_cases[][4] = {
-	{ 1, 1, 8, 1 }, { 2, 3, 7, 2 }, { 3, 17, 224, 2 }, { 3, 65, 160, 2 }, { 3, 880, 2240, 20 },
+	{ 1, 1, 8, 1 },	   { 2, 3, 7, 2 },    { 3, 17, 224, 2 },
+	{ 3, 65, 160, 2 }, { 2, 33, 64, 33 }, { 3, 880, 2240, 20 },
 };
+
+struct gates_run {
+	struct kernel_gdn_gates cpu, gpu;
+	struct cuda_tensor beta, decay;
+	struct cuda_weight weight[2];
+};
+
+static void gates_fill(const int c[4], struct gates_run *run)
+{
+	const int frames = c[0], tokens = c[1], channels = c[2], heads = c[3];
+	const size_t all = (size_t)frames * tokens;
+	const struct cuda_tensor u = cuda_test_random(&test, all * channels, -1, 2, false);
+	struct cuda_tensor bias[4];
+
+	for (int j = 0; j < 4; j++)
+		bias[j] = cuda_test_random(&test, (size_t)heads, -1, 1, true);
+	for (int j = 0; j < 2; j++)
+		run->weight[j] = cuda_test_weight(&test, heads, channels, 1, 0, 1, 1.0);
+	run->beta = cuda_test_output(&test, all * heads, true);
+	run->decay = cuda_test_output(&test, (size_t)frames * heads, true);
+	run->cpu = (struct kernel_gdn_gates){ { NULL, 0 },
+					      u.cpu,
+					      &run->weight[0].cpu,
+					      &run->weight[1].cpu,
+					      bias[0].cpu,
+					      bias[1].cpu,
+					      bias[2].cpu,
+					      bias[3].cpu,
+					      run->beta.cpu,
+					      run->decay.cpu,
+					      frames,
+					      tokens,
+					      channels,
+					      heads };
+	run->gpu = (struct kernel_gdn_gates){ { NULL, 0 },
+					      u.gpu,
+					      &run->weight[0].gpu,
+					      &run->weight[1].gpu,
+					      bias[0].gpu,
+					      bias[1].gpu,
+					      bias[2].gpu,
+					      bias[3].gpu,
+					      run->beta.gpu,
+					      run->decay.gpu,
+					      frames,
+					      tokens,
+					      channels,
+					      heads };
+}
 
 static void gdn_gates(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(gate_cases); i++) {
-		const int frames = gate_cases[i][0], tokens = gate_cases[i][1];
-		const int channels = gate_cases[i][2], heads = gate_cases[i][3];
-		struct kernel_gdn_gates cpu, gpu;
-		struct cuda_tensor u, bias[4], beta, decay;
-		struct cuda_weight w[2];
+		const int *c = gate_cases[i];
+		struct gates_run run;
 
 		cuda_test_reset(&test, i);
-		u = cuda_test_random(&test, (size_t)frames * tokens * channels, -1, 2, false);
-		for (int j = 0; j < 4; j++)
-			bias[j] = cuda_test_random(&test, (size_t)heads, -1, 1, true);
-		for (int j = 0; j < 2; j++)
-			w[j] = cuda_test_weight(&test, heads, channels, 1, 0, 1, 1.0);
-		beta = cuda_test_output(&test, (size_t)frames * tokens * heads, true);
-		decay = cuda_test_output(&test, (size_t)frames * heads, true);
-		cpu = (struct kernel_gdn_gates){ { NULL, 0 }, u.cpu,	   &w[0].cpu,	&w[1].cpu,
-						 bias[0].cpu, bias[1].cpu, bias[2].cpu, bias[3].cpu,
-						 beta.cpu,    decay.cpu,   frames,	tokens,
-						 channels,    heads };
-		gpu = (struct kernel_gdn_gates){ { NULL, 0 }, u.gpu,	   &w[0].gpu,	&w[1].gpu,
-						 bias[0].gpu, bias[1].gpu, bias[2].gpu, bias[3].gpu,
-						 beta.gpu,    decay.gpu,   frames,	tokens,
-						 channels,    heads };
-		cuda_test_run(&test, KERNEL_OP_gdn_gates, &cpu.workspace, &gpu.workspace);
-		(void)cuda_test_compare(&test, KERNEL_OP_gdn_gates, &beta, CUDA_FLOAT_TOLERANCE,
-					"beta [%d x %d][%d], %d heads", frames, tokens, channels,
-					heads);
-		(void)cuda_test_compare(&test, KERNEL_OP_gdn_gates, &decay, CUDA_FLOAT_TOLERANCE,
-					"  decay");
+		gates_fill(c, &run);
+		cuda_test_run(&test, KERNEL_OP_gdn_gates, &run.cpu.workspace, &run.gpu.workspace);
+		(void)cuda_test_compare(&test, KERNEL_OP_gdn_gates, &run.beta, CUDA_FLOAT_TOLERANCE,
+					"beta [%d x %d][%d], %d heads", c[0], c[1], c[2], c[3]);
+		(void)cuda_test_compare(&test, KERNEL_OP_gdn_gates, &run.decay,
+					CUDA_FLOAT_TOLERANCE, "  decay");
 	}
 }
 
@@ -373,8 +405,13 @@ static void attention_times(void **state)
 static void gdn_times(void **state)
 {
 	struct gdn_run d;
+	struct gates_run gates;
 
 	(void)state;
+	cuda_test_reset(&test, 1);
+	gates_fill(gate_cases[ARRAY_SIZE(gate_cases) - 1], &gates);
+	(void)cuda_test_time(&test, KERNEL_OP_gdn_gates, &gates.gpu.workspace, 20,
+			     "gates, 3 frames of 880, 20 heads");
 	cuda_test_reset(&test, 1);
 	gdn_fill(&gdn_cases[ARRAY_SIZE(gdn_cases) - 1], &d);
 	(void)cuda_test_time(&test, KERNEL_OP_gdn, &d.gpu.workspace, 20, "gdn, 3 frames of 22x40");
