@@ -54,21 +54,26 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 		p.inverse[row] = rsqrtf(sum / channels + p.epsilon);
 }
 
-/* Eight lanes from lane 8·chunk on, of token n: four pairs, turned. */
-static __device__ __forceinline__ void eight_turn(const struct gdn_params &p, int n, int chunk,
-						  float v[8])
+/* Rotations of the four pairs of lanes 8·chunk… of a token. */
+struct turn {
+	float4 low, high;
+};
+
+static __device__ __forceinline__ struct turn turn_load(const struct gdn_params &p, int n,
+							int chunk)
 {
-	const float2 *from = p.rotation + (size_t)n * (p.head_dim / 2) + 4 * chunk;
+	const float4 *from =
+		(const float4 *)(p.rotation + (size_t)n * (p.head_dim / 2)) + 2 * chunk;
 
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const uint4 r = global_load_16(from + 2 * i);
+	return { __ldg(from), __ldg(from + 1) };
+}
 
-		rope_turn(make_float2(__uint_as_float(r.x), __uint_as_float(r.y)), &v[4 * i],
-			  &v[4 * i + 1]);
-		rope_turn(make_float2(__uint_as_float(r.z), __uint_as_float(r.w)), &v[4 * i + 2],
-			  &v[4 * i + 3]);
-	}
+static __device__ __forceinline__ void eight_turn(const struct turn &r, float v[8])
+{
+	rope_turn(make_float2(r.low.x, r.low.y), &v[0], &v[1]);
+	rope_turn(make_float2(r.low.z, r.low.w), &v[2], &v[3]);
+	rope_turn(make_float2(r.high.x, r.high.y), &v[4], &v[5]);
+	rope_turn(make_float2(r.high.z, r.high.w), &v[6], &v[7]);
 }
 
 /* relu(x·inverse·w) */
@@ -202,7 +207,7 @@ sums_make(const struct gdn_params &p, const struct sums_work &w, int stage, stru
 	shared_store_16(to + (TILE_PLAIN_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
 	if (s < w.end)
-		eight_turn(p, w.t * p.tokens + s, chunk, k.v);
+		eight_turn(turn_load(p, w.t * p.tokens + s, chunk), k.v);
 	shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
 	shared_store_16(to + (TILE_TURNED_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
@@ -373,13 +378,16 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	sums_make<D>(p, w, 0, sums_fetch<D>(p, w, 0));
 	__syncthreads();
 	for (int stage = 0; stage < stages; stage++) {
-		const struct sums_token token = sums_fetch<D>(p, w, stage + 1);
-
 		sums_copy<D>(p, w, stage + 2);
 		cp_async_wait<1>();
-		if (stage + 1 < stages)
-			sums_make<D>(p, w, stage + 1, token);
-		sums_add<D>(w, stage, c);
+		/* Of the warps of one scheduler some make the next stage while the others use this one. */
+#pragma unroll 1
+		for (int turn = 0; turn < 2; turn++) {
+			if ((threadIdx.x / 128 + turn) % 2)
+				sums_add<D>(w, stage, c);
+			else if (stage + 1 < stages)
+				sums_make<D>(p, w, stage + 1, sums_fetch<D>(p, w, stage + 1));
+		}
 		__syncthreads();
 	}
 	cp_async_wait<0>();
@@ -653,69 +661,112 @@ template <int D> struct read_lanes {
 	static constexpr int value = D / 8 <= 4 ? 4 : D / 8 <= 8 ? 8 : 16;
 };
 
+/* A thread's rows: every GDN_READ_THREADS / lanes-th, in batches that are loaded together. */
+template <int D> struct read_rows {
+	static constexpr int lanes = read_lanes<D>::value, step = GDN_READ_THREADS / lanes;
+	static constexpr int count = GDN_READ_TOKENS / step, batch = count < 4 ? count : 4;
+};
+
 /* All queries of the block, normed and turned, to shared memory; one over their products with z beside them. */
 template <int D>
 static __device__ __forceinline__ void read_queries(const struct gdn_params &p, int t, int head,
 						    int first, uint32_t q, const float *z,
 						    float *inverse)
 {
-	constexpr int stride = (D + GDN_PAD) * 2, lanes = read_lanes<D>::value;
-	const int chunk = threadIdx.x % lanes;
+	using rows = read_rows<D>;
+	constexpr int stride = (D + GDN_PAD) * 2, batch = rows::batch;
+	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
 	const bool has = chunk < D / 8;
 	const struct eight none = {}, w = has ? eight_floats(p.q_norm + head * D, chunk) : none;
 	const struct eight zs = has ? eight_floats(z, chunk) : none;
 
-#pragma unroll 4
-	for (int row = threadIdx.x / lanes; row < GDN_READ_TOKENS;
-	     row += GDN_READ_THREADS / lanes) {
-		const int s = first + row, n = t * p.tokens + s;
-		struct eight v = {};
-		float sum = 0;
+#pragma unroll 1
+	for (int at = 0; at < rows::count; at += batch) {
+		uint4 bits[batch];
+		struct turn turn[batch];
+		float norm[batch];
 
-		if (has && s < p.tokens) {
-			v = eight_load((const uint16_t *)p.q + n * p.ld + head * D, chunk);
-			eight_norm(__ldg(p.inverse + n), w, v.v);
 #pragma unroll
-			for (int i = 0; i < 8; i++)
-				sum += v.v[i] * zs.v[i];
-			eight_turn(p, n, chunk, v.v);
+		for (int i = 0; i < batch; i++) {
+			const int s = first + row0 + (at + i) * rows::step;
+			const int n = t * p.tokens + (s < p.tokens ? s : 0);
+
+			bits[i] = make_uint4(0, 0, 0, 0);
+			norm[i] = s < p.tokens ? __ldg(p.inverse + n) : 0;
+			if (!has)
+				continue;
+			turn[i] = turn_load(p, n, chunk);
+			if (s < p.tokens)
+				bits[i] = ((const uint4 *)((const uint16_t *)p.q + n * p.ld +
+							   head * D))[chunk];
 		}
-		if (has)
-			shared_store_16(q + row * stride + chunk * 16, eight_bits(v));
 #pragma unroll
-		for (int step = lanes / 2; step > 0; step /= 2)
-			sum += __shfl_xor_sync(0xffffffffu, sum, step);
-		if (chunk == 0)
-			inverse[row] = 1.0f / (sum + 1e-8f);
+		for (int i = 0; i < batch; i++) {
+			const int row = row0 + (at + i) * rows::step;
+			struct eight v = eight_of(bits[i]);
+			float sum = 0;
+
+			eight_norm(norm[i], w, v.v);
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				sum += v.v[e] * zs.v[e];
+			if (has) {
+				eight_turn(turn[i], v.v);
+				shared_store_16(q + row * stride + chunk * 16, eight_bits(v));
+			}
+#pragma unroll
+			for (int step = rows::lanes / 2; step > 0; step /= 2)
+				sum += __shfl_xor_sync(0xffffffffu, sum, step);
+			if (chunk == 0)
+				inverse[row] = 1.0f / (sum + 1e-8f);
+		}
+	}
+}
+
+/* The gates of a thread's rows, on their way while the products are made. */
+template <int D>
+static __device__ __forceinline__ void read_gates(const struct gdn_params &p, int t, int head,
+						  int first, uint4 gate[read_rows<D>::count])
+{
+	using rows = read_rows<D>;
+	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
+
+#pragma unroll
+	for (int i = 0; i < rows::count; i++) {
+		const int s = first + row0 + i * rows::step;
+		const size_t n = (size_t)t * p.tokens + s;
+
+		if (chunk < D / 8 && s < p.tokens)
+			gate[i] = ((const uint4 *)((const uint16_t *)p.gate + n * p.ld +
+						   head * D))[chunk];
 	}
 }
 
 /* y of the block's tokens from the products in shared memory, eight lanes a thread. */
 template <int D>
-static __device__ __forceinline__ void read_store(const struct gdn_params &p, int t, int head,
-						  int first, const float *product,
-						  const float *inverse)
+static __device__ __forceinline__ void
+read_store(const struct gdn_params &p, int t, int head, int first, const float *product,
+	   const float *inverse, const uint4 gate[read_rows<D>::count])
 {
-	constexpr int lanes = read_lanes<D>::value;
-	const int chunk = threadIdx.x % lanes;
+	using rows = read_rows<D>;
+	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
 
 	if (chunk >= D / 8)
 		return;
-#pragma unroll 4
-	for (int row = threadIdx.x / lanes; row < GDN_READ_TOKENS;
-	     row += GDN_READ_THREADS / lanes) {
-		const int s = first + row;
+#pragma unroll
+	for (int i = 0; i < rows::count; i++) {
+		const int row = row0 + i * rows::step, s = first + row;
 		const size_t n = (size_t)t * p.tokens + s;
 		struct eight v, g;
 
 		if (s >= p.tokens)
 			continue;
 		v = eight_floats(product + row * (D + 4), chunk);
-		g = eight_load((const uint16_t *)p.gate + n * p.ld + head * D, chunk);
+		g = eight_of(gate[i]);
 #pragma unroll
-		for (int i = 0; i < 8; i++)
-			v.v[i] *= inverse[row] * g.v[i] *
-				  reciprocal_approx(1.0f + exp2_approx(-g.v[i] * log2_e));
+		for (int e = 0; e < 8; e++)
+			v.v[e] *= inverse[row] * g.v[e] *
+				  reciprocal_approx(1.0f + exp2_approx(-g.v[e] * log2_e));
 		eight_store((uint16_t *)p.y + n * p.heads * D + head * D, chunk, v);
 	}
 }
@@ -733,6 +784,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 	const uint32_t a_at =
 		shared_address(queries) + (row + (i & 1) * 8 + r) * stride + (i >> 1) * 16;
 	const uint32_t b_at = shared_address(state) + ((i >> 1) * 8 + r) * stride + (i & 1) * 16;
+	uint4 gate[read_rows<D>::count];
 	float c[D / 8][4] = {};
 
 	for (int e = threadIdx.x; e < D * (D / 8); e += GDN_READ_THREADS)
@@ -743,6 +795,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 		z[e] = p.z[item * D + e];
 	__syncthreads();
 	read_queries<D>(p, t, head, first, shared_address(queries), z, inverse);
+	read_gates<D>(p, t, head, first, gate);
 	cp_async_wait<0>();
 	__syncthreads();
 #pragma unroll
@@ -766,7 +819,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 			*(float2 *)(product + (row + g + 8 * h) * (D + 4) + n * 8 + 2 * pair) =
 				make_float2(c[n][2 * h], c[n][2 * h + 1]);
 	__syncthreads();
-	read_store<D>(p, t, head, first, product, inverse);
+	read_store<D>(p, t, head, first, product, inverse, gate);
 }
 
 #define GDN(D)                                                            \
@@ -780,7 +833,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 	{                                                                 \
 		gdn_scan<D>(p);                                           \
 	}                                                                 \
-	extern "C" __global__ void __launch_bounds__(GDN_READ_THREADS)    \
+	extern "C" __global__ void __launch_bounds__(GDN_READ_THREADS, 3) \
 		gdn_read_##D(const __grid_constant__ struct gdn_params p) \
 	{                                                                 \
 		gdn_read<D>(p);                                           \
