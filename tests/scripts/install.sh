@@ -19,7 +19,9 @@ cat >"$wanted" <<'END'
 644 usr/lib/modprobe.d/sana-streamd.conf
 644 usr/lib/modules-load.d/sana-streamd.conf
 644 usr/lib/sysusers.d/sana-streamd.conf
+755 usr/sbin/sana-streamd
 755 usr/bin/sana-bench
+755 usr/bin/sana-ctl
 755 usr/bin/sana-edit
 755 usr/bin/sana-import
 644 usr/share/doc/sana-streamd/README.md
