@@ -376,6 +376,7 @@ bool pipeline_next_event(struct pipeline *p, struct pipeline_event *ret)
 void pipeline_set_active(struct pipeline *p, bool active)
 {
 	(void)pthread_mutex_lock(&p->lock);
+	p->wanted.start_serial += active && !p->wanted.active;
 	p->wanted.active = active;
 	if (!active)
 		p->wanted.resting = false;
@@ -386,6 +387,7 @@ void pipeline_set_active(struct pipeline *p, bool active)
 void pipeline_set_paused(struct pipeline *p, bool paused)
 {
 	(void)pthread_mutex_lock(&p->lock);
+	p->wanted.start_serial += !paused && p->wanted.paused;
 	p->wanted.paused = paused;
 	(void)pthread_mutex_unlock(&p->lock);
 	pipeline_poke(p);

@@ -220,6 +220,10 @@ static void tick(struct pipeline *p, const struct wanted *wanted)
 
 	pacer_set_cap(&s->pacer, wanted->settings.latency_cap_ns);
 	frames_arrive(p);
+	/* A stop and a start between two ticks leave no other trace here, and RUNNING is waited for. */
+	if (s->running_serial != wanted->start_serial)
+		s->running = false;
+	s->running_serial = wanted->start_serial;
 	/* What is under way when the stream is paused is not shown any more. */
 	if (wanted->paused)
 		pacer_clear(&s->pacer);

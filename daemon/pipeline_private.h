@@ -35,6 +35,7 @@ struct wanted {
 	char source[PIPELINE_IDENTITY_BYTES];
 	uint64_t source_serial; /* changes with every source that is set */
 	uint64_t retry_serial;
+	uint64_t start_serial; /* changes with every start, and with every end of a pause */
 	struct pipeline_settings settings;
 	char loading[64]; /* for the card */
 };
@@ -112,7 +113,8 @@ struct present {
 	int64_t current_ns;    /* when `current` was first shown */
 	int64_t first_tick_ns; /* of the output's time stamps */
 	int64_t unwatched_since_ns;
-	bool running;		   /* RUNNING was said */
+	bool running;		   /* RUNNING was said … */
+	uint64_t running_serial;   /* … after this start */
 	int64_t running_source_ns; /* … for the source that was opened then */
 	bool was_resting;
 	struct frame *shown; /* guarded by pipeline.lock: what the sinks have */
