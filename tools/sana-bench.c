@@ -23,6 +23,7 @@ static const char usage[] =
 	"  --ops                   with --plan: every op of a chunk, what it must do at least\n"
 	"  --size WxH              picture size (default: the model's)\n"
 	"  --first-chunk N         latents of the first chunk (default: the model's)\n"
+	"  --decode-latents N      latents decoded at once (default: a chunk's); fewer take less memory\n"
 	"  --chunks N              chunks to time (default 10)\n"
 	"  --warm-up N             chunks before them (default 2; a GPU needs 6 until its graphs are made)\n"
 	"  --profile               then two chunks more, every op timed by itself\n"
@@ -46,6 +47,7 @@ enum {
 	OPT_OPS,
 	OPT_SIZE,
 	OPT_FIRST,
+	OPT_DECODE,
 	OPT_CHUNKS,
 	OPT_WARM,
 	OPT_PROFILE,
@@ -68,6 +70,7 @@ static const struct option long_options[] = {
 	{ "ops", no_argument, NULL, OPT_OPS },
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "first-chunk", required_argument, NULL, OPT_FIRST },
+	{ "decode-latents", required_argument, NULL, OPT_DECODE },
 	{ "chunks", required_argument, NULL, OPT_CHUNKS },
 	{ "warm-up", required_argument, NULL, OPT_WARM },
 	{ "profile", no_argument, NULL, OPT_PROFILE },
@@ -159,6 +162,11 @@ static int option_take(struct bench *bench, int option, const char *value)
 		if (argument_integer(value, 1, MODEL_MAX_CHUNK_LATENTS,
 				     &bench->stream.first_chunk_latents) < 0)
 			return wrong("first-chunk is a small number of latents, not", value);
+		return 0;
+	case OPT_DECODE:
+		if (argument_integer(value, 1, MODEL_MAX_CHUNK_LATENTS,
+				     &bench->stream.decode_latents) < 0)
+			return wrong("decode-latents is a small number of latents, not", value);
 		return 0;
 	case OPT_CHUNKS:
 		if (argument_integer(value, 1, 1000000, &bench->chunks) < 0)
