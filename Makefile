@@ -126,7 +126,7 @@ LARGE_SCRIPTS = $(wildcard tests/large/*.sh)
 # Groups run under the sanitizers, and single items left out there (unit-x, dit-a.json, x.sh).
 SANITIZE_TESTS ?= unit ops golden scripts fuzz
 SANITIZE_SKIP ?= arrows.sh install.sh units.sh unit-bus unit-pipeline_cost \
-	docs.sh sass.sh
+	unit-pipeline docs.sh sass.sh
 SANITIZE_BUILD = $(BUILD)/sanitize
 sanitized = $(if $(filter $(1),$(SANITIZE_TESTS)),$(2))
 SANITIZE_ITEMS = $(filter-out $(addprefix %/,$(SANITIZE_SKIP)), \
