@@ -94,12 +94,9 @@ static int wrong(const char *what, const char *value)
 
 static int size_parse(const char *text, int *ret_width, int *ret_height)
 {
-	int used = 0;
-
-	if (sscanf(text, "%5dx%5d%n", ret_width, ret_height, &used) != 2 || text[used] ||
-	    *ret_width < 1 || *ret_height < 1)
-		return wrong("a size is written WIDTHxHEIGHT, such as 1280x704, not", text);
-	return 0;
+	return argument_size(text, MODEL_MAX_PIXELS, ret_width, ret_height) < 0 ?
+		       wrong("a size is written WIDTHxHEIGHT, such as 1280x704, not", text) :
+		       0;
 }
 
 static int seed_parse(const char *text, uint64_t *ret)

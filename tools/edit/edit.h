@@ -56,7 +56,6 @@ void edit_options_finish(struct edit_options *options);
 int edit_time_parse(const char *text, struct edit_time *ret);
 /* "24", "29.97" (exactly 30000/1001, as all NTSC rates), "30000/1001". */
 int edit_rate_parse(const char *text, struct edit_rate *ret);
-int edit_size_parse(const char *text, int *ret_width, int *ret_height);
 
 bool edit_time_is_reached(const struct edit_time *time, int64_t frame, int64_t timestamp_ns);
 

@@ -169,7 +169,8 @@ static int value_take(struct edit_options *options, int option, const char *valu
 			       wrong("seed is a number from 0 on, not", value) :
 			       0;
 	case OPT_SIZE:
-		return edit_size_parse(value, &options->stream.width, &options->stream.height) < 0 ?
+		return argument_size(value, MODEL_MAX_PIXELS, &options->stream.width,
+				     &options->stream.height) < 0 ?
 			       wrong("size is WIDTHxHEIGHT, such as 256x144, up to 16384, not",
 				     value) :
 			       0;

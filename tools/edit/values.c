@@ -131,14 +131,3 @@ int edit_rate_parse(const char *text, struct edit_rate *ret)
 	*ret = rate;
 	return 0;
 }
-
-int edit_size_parse(const char *text, int *ret_width, int *ret_height)
-{
-	const char *times = strchr(text, 'x');
-
-	if (!times ||
-	    integer_parse(text, (size_t)(times - text), MODEL_MAX_PIXELS, ret_width) < 0 ||
-	    integer_parse(times + 1, strlen(times + 1), MODEL_MAX_PIXELS, ret_height) < 0)
-		return -EINVAL;
-	return 0;
-}
