@@ -50,7 +50,11 @@ struct pipeline_settings {
 	enum pipeline_show while_warming; /* before the first edited frame */
 	enum pipeline_show while_lost;	  /* source or engine missing, after hold_ns */
 	enum pipeline_show while_paused;
-	int64_t hold_ns; /* the last edited frame stays this long before a fall-back; 0.1 … 10 s */
+	/*
+	 * The last edited frame stays this long before a fall-back; 0.1 … 10 s. A lost source: since the
+	 * loss, longer while edited frames are on their way, then 1.7 s at most.
+	 */
+	int64_t hold_ns;
 	/*
 	 * No frame older than this is newly shown. An edited frame is as old as its chunk is long and as
 	 * the engine takes for it: choose at least twice the chunk's length. 0.1 … 60 s

@@ -50,10 +50,17 @@ static void capture_say(struct pipeline *p, enum pipeline_event_kind kind)
 	events_send(&p->events, &event);
 }
 
+static void capture_dies(struct capture *c)
+{
+	if (atomic_load(&c->alive))
+		atomic_store(&c->dead_since_ns, clock_now_ns());
+	atomic_store(&c->alive, false);
+}
+
 static void capture_lose(struct pipeline *p, const struct sana_error *error)
 {
 	fault_set(&p->events, FAULT_SOURCE, error);
-	atomic_store(&p->capture.alive, false);
+	capture_dies(&p->capture);
 	if (!p->capture.lost)
 		capture_say(p, PIPELINE_EVENT_SOURCE_LOST);
 	p->capture.lost = true;
@@ -263,7 +270,7 @@ static void capture_live(struct pipeline *p)
 		while (r > 0);
 		c->source = media_source_close(c->source);
 		capture_forget(p);
-		atomic_store(&c->alive, false);
+		capture_dies(c);
 	}
 	if (r < 0 && r != -EINTR && !capture_is_over(p)) {
 		capture_lose(p, &error);

@@ -58,7 +58,7 @@ static void announce(struct pipeline *p, const struct sana_frame_info *info)
 	struct engine_worker *e = &p->engine;
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_PROMPT_APPLIED,
 					.ticket = ticket_of(e, info->ticket),
-					.chunk = info->chunk };
+					.chunk = info->chunk - e->warm_chunks };
 
 	if (!info->prompt_changed || event.ticket <= e->announced)
 		return;

@@ -123,6 +123,7 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	p->wanted.loading[0] = '\0';
 	(void)pthread_mutex_unlock(&p->lock);
 	atomic_fetch_add(&e->rebuilds, 1);
+	e->warm_chunks = 0;
 	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
 	    p->model_directory ? p->model_directory : p->model_shape);
 	if (*api(p)->model_backend_note(model))
@@ -244,6 +245,7 @@ static int warm_chunks(struct pipeline *p, struct sana_error *error)
 			break;
 	}
 	(void)frame_unref(frame);
+	e->warm_chunks = (uint64_t)chunks;
 	return r < 0 ? r : 0;
 }
 

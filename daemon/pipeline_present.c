@@ -5,6 +5,13 @@
 
 #include <errno.h>
 
+enum {
+	/* A lost source is seen within 2 s, whatever is still on its way. */
+	LOST_MOST_MS = 1700,
+	/* Between two edited frames of a slow source. */
+	LOST_GAP_MS = 300,
+};
+
 static void frame_release(void *context, void *frame)
 {
 	(void)context;
@@ -84,18 +91,39 @@ static struct frame *fallback(struct pipeline *p, const struct wanted *wanted,
 	return frame ? frame : card_of(p, wanted);
 }
 
+/* What was on its way when the source was lost is shown, and then held, but not for long. */
+static bool lost_holds(const struct present *s, int64_t hold_ns, int64_t dead_ns, int64_t shown_ns)
+{
+	if (dead_ns >= MAX_OF(hold_ns, LOST_MOST_MS * CLOCK_MS_NS))
+		return false;
+	return dead_ns <= hold_ns || s->pacer.count > 0 || shown_ns <= LOST_GAP_MS * CLOCK_MS_NS;
+}
+
+/* Whether the last edited frame stays. Once something else took its place, only a new one comes back. */
+static bool current_holds(struct pipeline *p, int64_t hold_ns, int64_t now_ns)
+{
+	const struct present *s = &p->present;
+	const int64_t shown_ns = now_ns - s->current_ns;
+
+	if (!s->current || !s->running)
+		return false;
+	if (!atomic_load(&p->capture.alive))
+		return lost_holds(s, hold_ns, now_ns - atomic_load(&p->capture.dead_since_ns),
+				  shown_ns);
+	/* A slow engine is not a lost one. */
+	if (atomic_load(&p->engine.wants))
+		hold_ns = MAX_OF(hold_ns, 2 * s->pacer.delay_ns);
+	return shown_ns <= hold_ns;
+}
+
 /* What the sinks get at this tick; a reference. */
 static struct frame *choose(struct pipeline *p, const struct wanted *wanted, int64_t now_ns)
 {
 	struct present *s = &p->present;
-	int64_t hold_ns = wanted->settings.hold_ns;
 
 	if (wanted->paused)
 		return fallback(p, wanted, wanted->settings.while_paused);
-	/* A slow engine is not a lost one. */
-	if (atomic_load(&p->capture.alive) && atomic_load(&p->engine.wants))
-		hold_ns = MAX_OF(hold_ns, 2 * s->pacer.delay_ns);
-	if (s->current && now_ns - s->current_ns <= hold_ns)
+	if (current_holds(p, wanted->settings.hold_ns, now_ns))
 		return frame_ref(s->current);
 	/* Whoever comes back is told. */
 	s->running = false;
@@ -112,7 +140,8 @@ static void edited_take(struct pipeline *p, struct frame *frame, int64_t now_ns)
 	(void)frame_unref(s->current);
 	s->current = frame;
 	s->current_ns = now_ns;
-	if (frame->capture_ns >= source_ns && (!s->running || s->running_source_ns != source_ns)) {
+	if (frame->capture_ns >= source_ns && atomic_load(&p->capture.alive) &&
+	    (!s->running || s->running_source_ns != source_ns)) {
 		s->running = true;
 		s->running_source_ns = source_ns;
 		events_send(&p->events, &(struct pipeline_event){ .kind = PIPELINE_EVENT_RUNNING });

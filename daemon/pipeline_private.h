@@ -55,9 +55,10 @@ struct capture {
 	int64_t anchor_ns; /* files: capture time of time stamp 0; INT64_MIN: unset */
 	int64_t last_ns;   /* capture time of the last picture */
 	int64_t last_good_ns;
-	int64_t missed_seen;  /* of the open source's counter */
-	struct frame *latest; /* guarded by pipeline.lock */
-	atomic_bool alive;    /* pictures come */
+	int64_t missed_seen;		   /* of the open source's counter */
+	struct frame *latest;		   /* guarded by pipeline.lock */
+	atomic_bool alive;		   /* pictures come */
+	atomic_int_fast64_t dead_since_ns; /* when they ended, while !alive */
 	atomic_uint_fast64_t beat, captured, lost_frames, missed, overload, opens;
 	atomic_int_fast64_t discontinuity_ns; /* edited frames of before are not shown */
 };
@@ -79,7 +80,7 @@ struct engine_worker {
 	struct backoff backoff;
 	int failures; /* in a row */
 	bool warm;
-	uint64_t turns_since_frame;
+	uint64_t warm_chunks; /* of this stream: thrown away, not counted outside */
 	int64_t busy_ns, busy_since_ns;
 	int busy_frames;
 	int64_t last_push_ns; /* capture time */

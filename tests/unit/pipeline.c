@@ -132,6 +132,33 @@ static void test_lost_source(void **state)
 	rig_finish(&rig);
 }
 
+/* With the published model's chunks frames are on their way for longer than they are held. */
+static void test_lost_source_of_long_chunks(void **state)
+{
+	const struct fake_sink *sink = &rig.devices.sink[0];
+	int64_t lost_ns, card_ns;
+
+	(void)state;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	rig_run(&rig, 2);
+	rig_drain(&rig);
+	lost_ns = clock_now_ns();
+	atomic_store(&rig.devices.camera.there, false);
+	card_ns = rig_wait_pixel(&rig, 0, rig_card, lost_ns, 4);
+	print_message("card after %.2f s, frames were %.2f s old\n",
+		      (double)(card_ns - lost_ns) / 1e9,
+		      (double)rig_statistics(&rig).delay_ns / 1e9);
+	assert_true(card_ns - lost_ns >= CLOCK_SECOND_NS);
+	assert_true(card_ns - lost_ns <= 2 * CLOCK_SECOND_NS);
+	/* It stays: nothing of before comes back. */
+	rig_run(&rig, 1.5);
+	for (int i = 0; i < MIN_OF(atomic_load(&sink->writes), FAKE_WRITES); i++)
+		if (sink->write[i].at_ns > card_ns)
+			assert_memory_equal(sink->write[i].pixel, rig_card, 3);
+	rig_finish(&rig);
+}
+
 /* Hotplug says so: no waiting for the end of the back-off. */
 static void test_retry(void **state)
 {
@@ -368,6 +395,8 @@ static void test_prompts(void **state)
 	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
 	event = rig_wait_event(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 5);
 	first = rig.event[event].ticket;
+	/* Chunks run for warming up are nobody's concern. */
+	assert_int_equal(rig.event[event].chunk, 0);
 	second = pipeline_set_prompt(rig.pipeline, "another");
 	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 3);
 	print_message("tickets %llu, %llu; chunk %llu\n", (unsigned long long)first,
@@ -432,6 +461,7 @@ int main(void)
 		cmocka_unit_test_setup(test_flow, setup),
 		cmocka_unit_test_setup(test_overload, setup),
 		cmocka_unit_test_setup(test_lost_source, setup),
+		cmocka_unit_test_setup(test_lost_source_of_long_chunks, setup),
 		cmocka_unit_test_setup(test_retry, setup),
 		cmocka_unit_test_setup(test_damaged, setup),
 		cmocka_unit_test_setup(test_engine_failures, setup),
