@@ -56,6 +56,9 @@ int source_v4l2_fail(const struct source_v4l2_camera *camera, int code, const ch
 	if (code == -ENODEV || code == -ENXIO)
 		return sana_error_set(error, -ENODEV, "source.lost", "%s: the camera is gone.",
 				      camera->name);
+	/* Which call learns of it is chance. */
+	if (code == -EIO)
+		name = "source.failed";
 	return sana_error_set(error, code, name, "%s: %s: %s.", camera->name, what,
 			      strerror(-code));
 }

@@ -20,319 +20,7 @@
 #include "base/clock.h"
 #include "base/util.h"
 #include "daemon/source_v4l2.h"
-
-#include <linux/videodev2.h>
-
-enum { FD = 1000, WIDTH = 64, HEIGHT = 32, PADDING = 16, BYTES = (2 * WIDTH + PADDING) * HEIGHT };
-
-struct mode {
-	uint32_t fourcc;
-	int width, height, fps;
-};
-
-/* The driver. One for the program: a table of system calls has no place for a context. */
-static struct driver {
-	const struct mode *modes; /* ends with a fourcc of 0 */
-	uint32_t caps;
-	int open_errno;
-	unsigned long fail_request; /* this ioctl fails … */
-	int fail_errno, fail_after; /* … from its n-th call on */
-	bool endless;		    /* enumerations never end */
-	bool stepwise;
-	struct v4l2_pix_format pix; /* what S_FMT gives back, where a field is not 0 */
-	unsigned int buffers;	    /* what REQBUFS gives */
-	uint32_t length;	    /* of a buffer */
-	/* Of the next DQBUF. */
-	int index; /* −1: as it should be */
-	uint32_t bytesused, flags, sequence, step;
-	int64_t time_ns; /* 0: now */
-	uint32_t time_flags;
-	bool silent; /* no buffer comes */
-	bool hangs_up;
-	bool digital;	 /* an HDMI input: timings and events */
-	bool no_signal;	 /* and nothing comes in */
-	bool event;	 /* one is told */
-	bool gone;	 /* unplugged */
-	uint32_t signal; /* its width; 0: 64 */
-
-	int opened, closed, mapped, unmapped, calls, queued[32], count;
-	bool streaming;
-	uint8_t memory[32][BYTES + 4096];
-	struct v4l2_pix_format set;
-	struct v4l2_fract interval;
-} driver;
-
-static const struct mode plain[] = { { V4L2_PIX_FMT_YUYV, WIDTH, HEIGHT, 30 }, { 0 } };
-
-static void driver_reset(void)
-{
-	memset(&driver, 0, sizeof(driver));
-	driver.modes = plain;
-	driver.caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
-	driver.buffers = 4;
-	driver.length = BYTES;
-	driver.index = -1;
-	driver.bytesused = BYTES;
-	driver.step = 1;
-	driver.time_flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
-	for (int i = 0; i < 32; i++)
-		memset(driver.memory[i], 100 + i, sizeof(driver.memory[i]));
-}
-
-static int fake_open(const char *path, int flags)
-{
-	(void)path;
-	(void)flags;
-	if (driver.open_errno) {
-		errno = driver.open_errno;
-		return -1;
-	}
-	driver.opened++;
-	return FD;
-}
-
-static int fake_close(int fd)
-{
-	assert_int_equal(fd, FD);
-	driver.closed++;
-	return 0;
-}
-
-static void *fake_map(size_t bytes, int fd, int64_t offset)
-{
-	assert_int_equal(fd, FD);
-	assert_true(bytes <= sizeof(driver.memory[0]) && offset >= 0 && offset < 32);
-	driver.mapped++;
-	return driver.memory[offset];
-}
-
-static int fake_unmap(void *memory, size_t bytes)
-{
-	(void)memory;
-	(void)bytes;
-	driver.unmapped++;
-	return 0;
-}
-
-static int fake_poll(struct pollfd *fds, unsigned long count, int timeout_ms)
-{
-	struct pollfd *camera = &fds[0];
-	int r;
-
-	assert_int_equal(camera->fd, FD);
-	camera->revents = driver.hangs_up ? POLLERR | POLLHUP : driver.silent ? 0 : POLLIN;
-	/* As the kernel's core does it. */
-	if (driver.gone)
-		camera->revents = POLLERR | POLLHUP | (camera->events & POLLPRI);
-	else if (driver.event)
-		camera->revents |= camera->events & POLLPRI;
-	if (camera->revents)
-		return 1;
-	camera->fd = -1;
-	r = poll(fds, count, timeout_ms);
-	camera->fd = FD;
-	return r;
-}
-
-static const struct mode *mode_number(uint32_t index)
-{
-	const struct mode *m = driver.modes;
-
-	while (index > 0 && m->fourcc) {
-		m++;
-		index--;
-	}
-	return m->fourcc ? m : driver.endless ? driver.modes : NULL;
-}
-
-static int enum_format(struct v4l2_fmtdesc *e)
-{
-	const struct mode *m = mode_number(e->index);
-
-	e->pixelformat = m ? m->fourcc : 0;
-	return m ? 0 : -EINVAL;
-}
-
-/* The n-th mode of one format. */
-static int enum_size(struct v4l2_frmsizeenum *e)
-{
-	uint32_t n = 0;
-
-	for (const struct mode *m = driver.modes; m->fourcc; m++)
-		if (m->fourcc == e->pixel_format && (n++ == e->index || driver.endless)) {
-			e->type = driver.stepwise ? V4L2_FRMSIZE_TYPE_STEPWISE :
-						    V4L2_FRMSIZE_TYPE_DISCRETE;
-			if (driver.stepwise)
-				e->stepwise =
-					(struct v4l2_frmsize_stepwise){ 16, 4096, 2, 16, 4096, 2 };
-			else
-				e->discrete = (struct v4l2_frmsize_discrete){ (uint32_t)m->width,
-									      (uint32_t)m->height };
-			return 0;
-		}
-	return -EINVAL;
-}
-
-static int enum_interval(struct v4l2_frmivalenum *e)
-{
-	for (const struct mode *m = driver.modes; m->fourcc; m++)
-		if (m->fourcc == e->pixel_format && (driver.endless || e->index == 0) &&
-		    (driver.stepwise ||
-		     (m->width == (int)e->width && m->height == (int)e->height))) {
-			e->type = V4L2_FRMIVAL_TYPE_DISCRETE;
-			e->discrete = (struct v4l2_fract){ m->fps ? 1 : 0, (uint32_t)m->fps };
-			return 0;
-		}
-	return -EINVAL;
-}
-
-static int set_format(struct v4l2_format *f)
-{
-	struct v4l2_pix_format *p = &f->fmt.pix;
-	const struct v4l2_pix_format *o = &driver.pix;
-
-	assert_int_equal(p->priv, V4L2_PIX_FMT_PRIV_MAGIC);
-	p->bytesperline = 2 * p->width + PADDING;
-	p->sizeimage = p->bytesperline * p->height * 3 / 2;
-	p->field = o->field ? o->field : p->field;
-	p->width = o->width ? o->width : p->width;
-	p->height = o->height ? o->height : p->height;
-	p->pixelformat = o->pixelformat ? o->pixelformat : p->pixelformat;
-	p->bytesperline = o->bytesperline ? o->bytesperline : p->bytesperline;
-	p->sizeimage = o->sizeimage ? o->sizeimage : p->sizeimage;
-	p->colorspace = o->colorspace;
-	p->ycbcr_enc = o->ycbcr_enc;
-	p->quantization = o->quantization;
-	driver.set = *p;
-	return 0;
-}
-
-static int take_buffer(struct v4l2_buffer *b)
-{
-	int index = driver.index;
-	const int64_t ns = driver.time_ns ? driver.time_ns : clock_now_ns();
-
-	if (driver.hangs_up || driver.silent)
-		return -EAGAIN;
-	for (int i = 0; i < driver.count && index < 0; i++)
-		if (driver.queued[i])
-			index = i;
-	assert_true(index >= 0); /* a source that keeps all buffers starves */
-	if (index < 32)
-		driver.queued[index] = 0;
-	b->index = (uint32_t)index;
-	b->bytesused = driver.bytesused;
-	b->flags = driver.flags | driver.time_flags;
-	b->sequence = driver.sequence;
-	driver.sequence += driver.step;
-	b->timestamp.tv_sec = ns / CLOCK_SECOND_NS;
-	b->timestamp.tv_usec = ns % CLOCK_SECOND_NS / 1000;
-	return 0;
-}
-
-static int digital_answer(unsigned long request, void *argument)
-{
-	struct v4l2_input *input = argument;
-	struct v4l2_dv_timings *timings = argument;
-
-	switch (request) {
-	case VIDIOC_G_INPUT:
-		*(int *)argument = 0;
-		return 0;
-	case VIDIOC_ENUMINPUT:
-		input->capabilities = V4L2_IN_CAP_DV_TIMINGS;
-		input->status = driver.no_signal ? V4L2_IN_ST_NO_SIGNAL : 0;
-		return 0;
-	case VIDIOC_QUERY_DV_TIMINGS:
-		timings->bt.width = driver.signal ? driver.signal : WIDTH;
-		timings->bt.height = HEIGHT;
-		return driver.no_signal ? -ENOLINK : 0;
-	case VIDIOC_S_DV_TIMINGS:
-	case VIDIOC_SUBSCRIBE_EVENT:
-		return 0;
-	case VIDIOC_DQEVENT:
-		if (!driver.event)
-			return -ENOENT;
-		driver.event = false;
-		return 0;
-	}
-	return -ENOTTY;
-}
-
-static int answer(unsigned long request, void *argument)
-{
-	struct v4l2_capability *cap = argument;
-	struct v4l2_requestbuffers *request_buffers = argument;
-	struct v4l2_buffer *b = argument;
-	struct v4l2_streamparm *parm = argument;
-
-	switch (request) {
-	case VIDIOC_QUERYCAP:
-		memset(cap, 'x', sizeof(*cap)); /* strings without an end */
-		cap->capabilities = driver.caps | V4L2_CAP_DEVICE_CAPS;
-		cap->device_caps = driver.caps;
-		return 0;
-	case VIDIOC_ENUM_FMT:
-		return enum_format(argument);
-	case VIDIOC_ENUM_FRAMESIZES:
-		return enum_size(argument);
-	case VIDIOC_ENUM_FRAMEINTERVALS:
-		return enum_interval(argument);
-	case VIDIOC_S_FMT:
-		return set_format(argument);
-	case VIDIOC_G_PARM:
-		parm->parm.capture.capability = V4L2_CAP_TIMEPERFRAME;
-		return 0;
-	case VIDIOC_S_PARM:
-		driver.interval = parm->parm.capture.timeperframe;
-		return 0;
-	case VIDIOC_REQBUFS:
-		memset(driver.queued, 0, sizeof(driver.queued));
-		if (!request_buffers->count)
-			return 0;
-		request_buffers->count = driver.buffers;
-		driver.count = (int)MIN_OF(driver.buffers, 32u);
-		return 0;
-	case VIDIOC_QUERYBUF:
-		b->length = driver.length;
-		b->m.offset = b->index;
-		return 0;
-	case VIDIOC_QBUF:
-		assert_true(b->index < 32 && !driver.queued[b->index]);
-		driver.queued[b->index] = 1;
-		return 0;
-	case VIDIOC_DQBUF:
-		return take_buffer(b);
-	case VIDIOC_STREAMON:
-		driver.streaming = true;
-		return 0;
-	case VIDIOC_STREAMOFF:
-		driver.streaming = false;
-		return 0;
-	}
-	return driver.digital ? digital_answer(request, argument) : -ENOTTY;
-}
-
-static int fake_ioctl(int fd, unsigned long request, void *argument)
-{
-	int r;
-
-	assert_int_equal(fd, FD);
-	driver.calls++;
-	assert_true(driver.calls < 200000); /* lists without an end have to end */
-	if (request == driver.fail_request && driver.fail_errno && driver.fail_after-- <= 0)
-		r = -driver.fail_errno;
-	else if (driver.gone)
-		r = -ENODEV;
-	else
-		r = answer(request, argument);
-	if (r < 0)
-		errno = -r;
-	return r < 0 ? -1 : 0;
-}
-
-static const struct source_v4l2_io io = { fake_open, fake_close, fake_ioctl,
-					  fake_map,  fake_unmap, fake_poll };
+#include "tests/common/camera_driver.h"
 
 static const struct media_source_wish wish = {
 	.path = "v4l2:card=test", .width = WIDTH, .height = HEIGHT, .fps_num = 24, .fps_den = 1
@@ -343,7 +31,7 @@ static struct media_source *open_good(const struct media_source_wish *w)
 	struct media_source *source = NULL;
 	struct sana_error error = { 0 };
 
-	if (source_v4l2_open_node(w, "/dev/test", &io, &source, &error) < 0)
+	if (source_v4l2_open_node(w, "/dev/test", &driver_io, &source, &error) < 0)
 		fail_msg("%s: %s", error.name, error.text);
 	return source;
 }
@@ -352,7 +40,7 @@ static void open_bad(const char *name)
 {
 	struct media_source *source = NULL;
 	struct sana_error error = { 0 };
-	int r = source_v4l2_open_node(&wish, "/dev/test", &io, &source, &error);
+	int r = source_v4l2_open_node(&wish, "/dev/test", &driver_io, &source, &error);
 
 	print_message("  %s: %s\n", error.name, error.text);
 	assert_true(r < 0);
@@ -543,7 +231,7 @@ static void choices_follow_the_rules(void **state)
 		w.width = c->width;
 		w.height = c->height;
 		w.fps_num = c->fps;
-		assert_true(source_v4l2_open_node(&w, "/dev/test", &io, &source, NULL) < 0);
+		assert_true(source_v4l2_open_node(&w, "/dev/test", &driver_io, &source, NULL) < 0);
 		print_message("%dx%d at %d: %.4s %ux%u at %u\n", c->width, c->height, c->fps,
 			      (const char *)&driver.set.pixelformat, driver.set.width,
 			      driver.set.height, driver.interval.denominator);
@@ -577,15 +265,19 @@ static void a_wish_may_name_the_format(void **state)
 	assert_true(p.full_range);
 	close_all(source);
 	w.range = "half";
-	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &driver_io, &source, &error),
+			 -EINVAL);
 	w.range = NULL;
 	w.matrix = "2100";
-	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &driver_io, &source, &error),
+			 -EINVAL);
 	w.matrix = NULL;
 	w.pixel_format = "h264";
-	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -EINVAL);
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &driver_io, &source, &error),
+			 -EINVAL);
 	w.pixel_format = "uyvy";
-	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &io, &source, &error), -ENOTSUP);
+	assert_int_equal(source_v4l2_open_node(&w, "/dev/test", &driver_io, &source, &error),
+			 -ENOTSUP);
 	print_message("%s\n", error.text);
 	assert_int_equal(driver.opened, driver.closed);
 }
@@ -601,7 +293,7 @@ static void nodes_are_checked(void **state)
 		{ EACCES, "source.permission" }, { EPERM, "source.permission" },
 		{ EBUSY, "source.busy" },	 { ENOENT, "source.no-device" },
 		{ ENODEV, "source.no-device" },	 { ENXIO, "source.no-device" },
-		{ EIO, "source.protocol" },
+		{ EIO, "source.failed" },
 	};
 
 	(void)state;
@@ -758,7 +450,8 @@ static void streams_that_break_have_names(void **state)
 		int code;
 		const char *name;
 	} failures[] = {
-		{ VIDIOC_DQBUF, EIO, "source.protocol" },
+		{ VIDIOC_DQBUF, EIO, "source.failed" },
+		{ VIDIOC_QBUF, EIO, "source.failed" },
 		{ VIDIOC_DQBUF, ENODEV, "source.lost" },
 		{ VIDIOC_DQBUF, EINVAL, "source.protocol" },
 		{ VIDIOC_QBUF, ENODEV, "source.lost" },
@@ -780,7 +473,7 @@ static void streams_that_break_have_names(void **state)
 	read_bad("source.protocol", -EPROTO);
 	driver_reset();
 	driver.hangs_up = true;
-	read_bad("source.protocol", -EIO);
+	read_bad("source.failed", -EIO);
 	driver_reset();
 	driver.silent = true;
 	read_bad("source.stalled", -ETIMEDOUT);
