@@ -64,6 +64,9 @@ static void colours_set(AVCodecContext *c)
 	c->color_primaries = hd ? AVCOL_PRI_BT709 : AVCOL_PRI_SMPTE170M;
 	c->color_trc = hd ? AVCOL_TRC_BT709 : AVCOL_TRC_SMPTE170M;
 	if (description->flags & AV_PIX_FMT_FLAG_RGB) {
+		/* A picture file that says anything else is shown in other colours than the stream. */
+		c->color_primaries = AVCOL_PRI_BT709;
+		c->color_trc = AVCOL_TRC_IEC61966_2_1;
 		c->colorspace = AVCOL_SPC_RGB;
 		c->color_range = AVCOL_RANGE_JPEG;
 	} else if (c->codec_id == AV_CODEC_ID_MJPEG) {
