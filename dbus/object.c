@@ -353,7 +353,8 @@ static int get_latency(sd_bus *connection, const char *path, const char *interfa
 #define ANYBODY SD_BUS_VTABLE_UNPRIVILEGED /* each method asks for itself */
 #define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 
-/* clang-format off: a table */
+/* A table. */
+/* clang-format off */
 const sd_bus_vtable bus_vtable[] = {
 	SD_BUS_VTABLE_START(0),
 	SD_BUS_METHOD_WITH_ARGS("SetPrompt", SD_BUS_ARGS("s", text), SD_BUS_RESULT("t", ticket), on_set_prompt, ANYBODY),

@@ -4,7 +4,8 @@
  */
 #pragma once
 
-/* clang-format off: one line each, so that additions meet in no other's line. */
+/* One line each, so that additions meet in no other's line. */
+/* clang-format off */
 #define CUDA_FAMILIES(X) \
 	X(weights) \
 	X(peak) \
