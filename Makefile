@@ -280,7 +280,7 @@ soak: deps ## the long-* tests at full length; MINUTES=30: the daemon's, for so 
 	@$(MAKE) $(PARALLEL) build $(SOAKED)
 	@TEST_TIMEOUT=0 SANA_SOAK=1 tests/run BUILD=$(BUILD) $(SOAKED)
 
-VM_HELPERS = $(addprefix $(BUILD)/tests/helpers-,small_model frames v4l2_read kms_writeback)
+VM_HELPERS = $(addprefix $(BUILD)/tests/helpers-,small_model frames v4l2_read kms_writeback devices)
 vm-check: ## install the package in a virtual machine and test it on real kernel drivers
 	@scripts/deps vm
 	@$(MAKE) deb

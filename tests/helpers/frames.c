@@ -3,7 +3,7 @@
  *
  *	frames edited RECORD PATTERN.png LEAST   the record shows the numbered pictures, in order, none
  *						 twice in a row counted, none missing; LEAST of them or more
- *	frames differ RECORD PATTERN.png	 no picture of the record is one of these
+ *	frames differ RECORD CLIP.y4m		 no picture of the record is one of the clip's (of `frames clip`)
  *	frames same RECORD RECORD LEAST		 each picture of the second is one of the first, in order
  *	frames clip WxH FPS COUNT FILE.y4m	 makes a clip whose every frame is another
  *
@@ -206,6 +206,45 @@ static struct clip *pictures_read(const char *pattern, const struct clip *like)
 	return c;
 }
 
+/* A clip of clip_make, in the form of `like`. */
+static struct clip *clip_read(const char *path, const struct clip *like)
+{
+	struct clip *c = take(sizeof(*c));
+	const size_t pixels = (size_t)like->width * (size_t)like->height;
+	const int vertical = like->height / like->chroma_height;
+	uint8_t *raw = take(3 * pixels);
+	FILE *file = fopen(path, "rb");
+	int width, height;
+
+	if (!file || fscanf(file, "YUV4MPEG2 W%d H%d%*[^\n]%*c", &width, &height) != 2 ||
+	    width != like->width || height != like->height)
+		die("not a clip of the record's size", path);
+	clip_shape(c, width, height, vertical);
+	while (c->count < FRAMES_MAX && fscanf(file, "FRAME%*c") == 0 &&
+	       fread(raw, 1, 3 * pixels, file) == 3 * pixels) {
+		uint8_t *to = c->pictures[c->count++] = take(c->bytes);
+
+		memcpy(to, raw, pixels);
+		to += pixels;
+		for (size_t plane = 1; plane < 3; plane++)
+			for (int y = 0; y < c->chroma_height; y++)
+				for (int x = 0; x < c->chroma_width; x++) {
+					const uint8_t *from = raw + plane * pixels + 2 * (size_t)x;
+					int sum = 0;
+
+					for (int v = 0; v < vertical; v++, from += width)
+						sum += from[(size_t)(y * vertical * width)] +
+						       from[(size_t)(y * vertical * width) + 1];
+					*to++ = (uint8_t)((sum + vertical) / (2 * vertical));
+				}
+	}
+	if (c->count == 0)
+		die("no pictures", path);
+	(void)fclose(file);
+	free(raw);
+	return c;
+}
+
 static int distance(const struct clip *c, const uint8_t *a, const uint8_t *b)
 {
 	int most = 0;
@@ -291,7 +330,7 @@ static int differ_check(const struct clip *record, const struct clip *in)
 	return looked > 0 && nearest > NEAR ? 0 : 1;
 }
 
-/* Slopes that wander and a speckle that is another one in each frame. */
+/* Slopes that wander and a speckle that is another one in each frame; colours that R'G'B' has. */
 static int clip_make(int width, int height, int fps, int count, const char *path)
 {
 	FILE *file = fopen(path, "wb");
@@ -308,10 +347,11 @@ static int clip_make(int width, int height, int fps, int count, const char *path
 					const int wave = (x * (3 - plane) + y * (1 + plane) +
 							  t * (5 + 2 * plane)) %
 							 160;
+					const int fold = wave > 80 ? 160 - wave : wave;
 
 					speckle = speckle * 1664525 + 1013904223;
-					(void)fputc(48 + (wave > 80 ? 160 - wave : wave) +
-							    (int)(speckle >> 28),
+					(void)fputc(plane ? 108 + fold / 2 + (int)(speckle >> 30) :
+							    64 + fold + (int)(speckle >> 28),
 						    file);
 				}
 	}
@@ -330,7 +370,7 @@ int main(int argc, char **argv)
 	if (argc == 4 && strcmp(argv[1], "differ") == 0) {
 		const struct clip *record = record_read(argv[2], NULL);
 
-		return differ_check(record, pictures_read(argv[3], record));
+		return differ_check(record, clip_read(argv[3], record));
 	}
 	if (argc == 5 && strcmp(argv[1], "same") == 0) {
 		const struct clip *record = record_read(argv[2], NULL);
@@ -341,7 +381,7 @@ int main(int argc, char **argv)
 	    sscanf(argv[2], "%dx%d", &width, &height) == 2)
 		return clip_make(width, height, atoi(argv[3]), atoi(argv[4]), argv[5]);
 	(void)fprintf(stderr, "usage: frames edited RECORD PATTERN.png LEAST\n"
-			      "       frames differ RECORD PATTERN.png\n"
+			      "       frames differ RECORD CLIP.y4m\n"
 			      "       frames same RECORD RECORD LEAST\n"
 			      "       frames clip WxH FPS COUNT FILE.y4m\n");
 	return 2;

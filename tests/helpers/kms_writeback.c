@@ -22,17 +22,31 @@
 #include <xf86drm.h>
 #include <xf86drmMode.h>
 
-enum { TIMEOUT_MS = 30000, FENCE_MS = 5000 };
+/*
+ * Jobs are signed in their order. Under load vkms is late, or forgets one for good and signs it when the
+ * next is done: so each has a buffer of its own, and says by its pixels that it was done. The hardware
+ * writes something else into the byte that is no colour.
+ */
+enum { TIMEOUT_MS = 30000, FENCE_MS = 1000, JOBS_MAX = 8, UNTOUCHED = 0x5a };
+
+struct job {
+	uint32_t framebuffer;
+	uint8_t *picture;
+	bool waits; /* for its pixels */
+};
 
 struct writeback {
 	int fd;
-	uint32_t connector, crtc, framebuffer;
+	uint32_t connector, crtc;
 	uint32_t crtc_property, framebuffer_property, fence_property;
 	unsigned int width, height, row_bytes;
 	int x, y, cut_width, cut_height;
-	const uint8_t *picture;
+	struct job job[JOBS_MAX];
+	long first_unsigned, next; /* numbers of jobs, modulo JOBS_MAX */
+	int fence[JOBS_MAX];
 	uint8_t *last;
 	FILE *file;
+	int late, forgotten;
 };
 
 static int64_t now_ms(void)
@@ -127,7 +141,7 @@ static int outputs_find(struct writeback *w)
 	return 0;
 }
 
-static int buffer_make(struct writeback *w)
+static int buffer_make(struct writeback *w, struct job *job)
 {
 	struct drm_mode_create_dumb make = { .width = w->width, .height = w->height, .bpp = 32 };
 	struct drm_mode_map_dumb map = { 0 };
@@ -139,26 +153,54 @@ static int buffer_make(struct writeback *w)
 	handles[0] = map.handle = make.handle;
 	pitches[0] = w->row_bytes = make.pitch;
 	if (drmModeAddFB2(w->fd, w->width, w->height, DRM_FORMAT_XRGB8888, handles, pitches,
-			  offsets, &w->framebuffer, 0) < 0 ||
+			  offsets, &job->framebuffer, 0) < 0 ||
 	    drmIoctl(w->fd, DRM_IOCTL_MODE_MAP_DUMB, &map) < 0)
 		return fail("frame buffer");
-	memory = mmap(NULL, make.size, PROT_READ, MAP_SHARED, w->fd, (off_t)map.offset);
+	memory =
+		mmap(NULL, make.size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, (off_t)map.offset);
 	if (memory == MAP_FAILED)
 		return fail("mmap");
-	w->picture = memory;
+	job->picture = memory;
 	return 0;
 }
 
-/* Sends one job and waits for its fence. −1 with EBUSY: the owner was just flipping. */
-static int job_run(struct writeback *w)
+static uint8_t *line(const struct writeback *w, const struct job *job, int y)
 {
-	drmModeAtomicReq *request = drmModeAtomicAlloc();
-	int fence = -1, r;
-	struct pollfd wait;
+	return job->picture + (size_t)(w->y + y) * w->row_bytes + (size_t)w->x * 4;
+}
 
+static void picture_mark(const struct writeback *w, const struct job *job)
+{
+	for (int y = 0; y < w->cut_height; y++)
+		for (int x = 0; x < w->cut_width; x++)
+			line(w, job, y)[4 * x + 3] = UNTOUCHED;
+}
+
+static bool picture_is_whole(const struct writeback *w, const struct job *job)
+{
+	for (int y = 0; y < w->cut_height; y++)
+		for (int x = 0; x < w->cut_width; x++)
+			if (line(w, job, y)[4 * x + 3] == UNTOUCHED)
+				return false;
+	return true;
+}
+
+/* Sends one job. −1 with EBUSY: the owner was just flipping, or too many jobs are under way. */
+static int job_send(struct writeback *w)
+{
+	struct job *job = &w->job[w->next % JOBS_MAX];
+	drmModeAtomicReq *request;
+	int fence = -1, r;
+
+	if (w->next - w->first_unsigned == JOBS_MAX) {
+		errno = EBUSY;
+		return -1;
+	}
+	picture_mark(w, job);
+	request = drmModeAtomicAlloc();
 	(void)drmModeAtomicAddProperty(request, w->connector, w->crtc_property, w->crtc);
 	(void)drmModeAtomicAddProperty(request, w->connector, w->framebuffer_property,
-				       w->framebuffer);
+				       job->framebuffer);
 	(void)drmModeAtomicAddProperty(request, w->connector, w->fence_property,
 				       (uint64_t)(uintptr_t)&fence);
 	r = drmModeAtomicCommit(w->fd, request, DRM_MODE_ATOMIC_ALLOW_MODESET, NULL);
@@ -167,24 +209,45 @@ static int job_run(struct writeback *w)
 		errno = -r;
 		return -1;
 	}
-	wait = (struct pollfd){ .fd = fence, .events = POLLIN };
-	r = poll(&wait, 1, FENCE_MS);
-	(void)close(fence);
-	if (r == 1)
-		return 0;
-	errno = ETIME;
-	return -1;
+	job->waits = true;
+	w->fence[w->next++ % JOBS_MAX] = fence;
+	return 0;
+}
+
+/* Waits for a signature: the picture of the job that was done then. NULL: none yet. */
+static const struct job *job_wait(struct writeback *w)
+{
+	struct pollfd wait = { .fd = w->fence[w->first_unsigned % JOBS_MAX], .events = POLLIN };
+
+	if (poll(&wait, 1, FENCE_MS) != 1) {
+		w->late++;
+		return NULL;
+	}
+	(void)close(wait.fd);
+	w->first_unsigned++;
+	/* Those that are signed already were passed over. */
+	for (long n = w->next > JOBS_MAX ? w->next - JOBS_MAX : 0; n < w->next; n++) {
+		struct job *job = &w->job[n % JOBS_MAX];
+
+		if (!job->waits)
+			continue;
+		if (picture_is_whole(w, job)) {
+			job->waits = false;
+			return job;
+		}
+	}
+	w->forgotten++;
+	return NULL;
 }
 
 /* Keeps the rectangle if it changed: 1. */
-static int picture_keep(struct writeback *w, int64_t ms)
+static int picture_keep(struct writeback *w, const struct job *job, int64_t ms)
 {
 	const size_t row = (size_t)w->cut_width * 4;
 	bool changed = false;
 
 	for (int y = 0; y < w->cut_height; y++) {
-		const uint8_t *from =
-			w->picture + (size_t)(w->y + y) * w->row_bytes + (size_t)w->x * 4;
+		const uint8_t *from = line(w, job, y);
 
 		changed |= memcmp(w->last + (size_t)y * row, from, row) != 0;
 		memcpy(w->last + (size_t)y * row, from, row);
@@ -202,9 +265,10 @@ static int pictures_take(struct writeback *w, int wanted)
 	int got = 0, jobs = 0, busy = 0;
 
 	while (got < wanted && now_ms() < end) {
-		if (job_run(w) == 0) {
+		const struct job *job;
+
+		if (job_send(w) == 0) {
 			jobs++;
-			got += picture_keep(w, now_ms());
 		} else if (errno == EBUSY) {
 			struct timespec pause = { .tv_nsec = 2000000 };
 
@@ -213,9 +277,12 @@ static int pictures_take(struct writeback *w, int wanted)
 		} else {
 			return fail("writeback");
 		}
+		job = w->next > w->first_unsigned ? job_wait(w) : NULL;
+		if (job)
+			got += picture_keep(w, job, now_ms());
 	}
-	(void)printf("%d pictures, %d jobs, %d times busy, display %ux%u\n", got, jobs, busy,
-		     w->width, w->height);
+	(void)printf("%d pictures, %d jobs, %d late, %d forgotten, %d times busy, display %ux%u\n",
+		     got, jobs, w->late, w->forgotten, busy, w->width, w->height);
 	return got < wanted ? -1 : 0;
 }
 
@@ -246,8 +313,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	w.fd = card_borrow(atoi(argv[1]));
-	if (w.fd < 0 || outputs_find(&w) < 0 || buffer_make(&w) < 0)
+	if (w.fd < 0 || outputs_find(&w) < 0)
 		return 1;
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (buffer_make(&w, &w.job[i]) < 0)
+			return 1;
 	if (w.x < 0 || w.y < 0 || w.x + w.cut_width > (int)w.width ||
 	    w.y + w.cut_height > (int)w.height) {
 		errno = ERANGE;

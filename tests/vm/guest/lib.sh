@@ -1,10 +1,12 @@
 # Sourced by guest/*.t: TAP on stdout, and what several scenes need. POSIX sh.
 # A scene's first lines have "# limit: N s".
+# shellcheck shell=sh disable=SC2034 # used by the scenes
 bin=/host/bin
 export LD_LIBRARY_PATH=$bin
 out=/host/out
 model=/usr/local/share/sana-model
 conf=/etc/sana-streamd
+camera=/dev/sana-camera
 number=0
 
 # check NAME COMMAND...: one line of TAP
@@ -23,7 +25,7 @@ check() {
 
 # Says a figure beside the lines of TAP.
 note() {
-	echo "# $*"
+	printf '%s\n' "$*" | sed 's/^/# /'
 }
 
 plan() {
@@ -56,19 +58,48 @@ loopback() {
 	return 1
 }
 
-# Settings of an instance, beside what all scenes have in common.
-# settings INSTANCE SOURCE SINKS [LINE]...
+# Settings of an instance, beside what all scenes have in common. OUTPUT, MODEL: more keys of those groups.
+# settings INSTANCE SOURCE SINKS [OUTPUT [MODEL]]
 settings() {
-	instance=$1 source=$2 sinks=$3
-	shift 3
 	{
-		echo "model = { directory = \"$model\"; threads = 1; seed = 7L; };"
-		echo "source = { identity = \"$source\"; };"
-		echo "output = { sinks = [ $sinks ]; fps = 12; latency-cap-ms = 20000; unscaled = true; };"
-		printf '%s\n' "$@"
-	} >"$conf/$instance.conf"
+		echo "model = { directory = \"$model\"; threads = 1; seed = 7L; ${5:-} };"
+		echo "source = { identity = \"$2\"; width = 160; height = 120; };"
+		echo "output = { sinks = [ $3 ]; fps = 12; latency-cap-ms = 20000; unscaled = true; ${4:-} };"
+		echo 'prompt = { initial = "make it sepia"; };'
+	} >"$conf/$1.conf"
 }
 
 is_capture() {
 	v4l2-ctl -d "$1" -D | sed -n '/Device Caps/,$p' | grep -q 'Video Capture'
+}
+
+# The daemon, or the one of INSTANCE=NAME.
+ctl() {
+	sana-ctl ${INSTANCE:+--instance "$INSTANCE"} "$@"
+}
+
+# A counter of GetStatistics; 0 when there is none of that name.
+counter() {
+	ctl stats | awk -v key="$1" '$1 == key { n = $2 } END { print n + 0 }'
+}
+
+state_is() {
+	ctl status | awk '$1 == "State" { print $2 }' | grep -qx "$1"
+}
+
+# Reads the virtual camera: the lines of tests/helpers/v4l2_read.c are in /tmp/frames.
+# frames_read SECONDS [FILE]
+frames_read() {
+	$bin/helpers-v4l2_read $camera "$1" ${2:+"$2"} >/tmp/frames
+}
+
+# frames_come LEAST [SECONDS]: so many pictures that differ
+frames_come() {
+	frames_read "${2:-3}"
+	[ "$(cut -d ' ' -f 4 /tmp/frames | sort -u | wc -l)" -ge "$1" ]
+}
+
+# The picture moves: for until_true.
+frames_move() {
+	state_is running && frames_come 4 1
 }
