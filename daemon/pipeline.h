@@ -191,8 +191,9 @@ uint64_t pipeline_set_prompt(struct pipeline *pipeline, const char *text);
 void pipeline_reset(struct pipeline *pipeline);
 /* Devices came or went: what waits to open one again tries at once. */
 void pipeline_retry(struct pipeline *pipeline);
-/* PNG, source beside result, written by a thread of its own; the descriptor is taken over. One at a
- * time: −EBUSY "snapshot.busy". */
+/* PNG, the newest source frame beside what becomes of it, written by a thread of its own as soon as that is
+ * shown; where it will not be (paused, source lost, overdue), beside what is shown. The descriptor is taken
+ * over. One at a time: −EBUSY "snapshot.busy". */
 int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_ticket,
 		      struct sana_error *error);
 

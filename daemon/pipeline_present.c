@@ -54,6 +54,7 @@ static struct frame *card_get(struct pipeline *p, const char *text)
 	s->card = frame_get(p->pool);
 	if (!s->card)
 		return NULL;
+	s->card->capture_ns = 0;
 	(void)snprintf(s->card_text, sizeof(s->card_text), "%s", text);
 	card_draw(s->card->rgb, p->width, p->height, text);
 	return frame_ref(s->card);

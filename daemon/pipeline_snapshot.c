@@ -9,7 +9,10 @@
 #include <png.h>
 #include <unistd.h>
 
-enum { PATIENCE_S = 10 }; /* for a reader that does not read */
+enum {
+	PATIENCE_S = 10, /* for a reader that does not read */
+	LOOK_MS = 5,
+};
 
 struct writer {
 	struct pipeline *pipeline;
@@ -105,16 +108,47 @@ static int png_write_pair(struct writer *w, const struct frame *left, const stru
 	return 0;
 }
 
+/* The source frame, or the first that the engine took after it, is shown edited; or never will be. */
+static bool result_take(struct pipeline *p, int64_t deadline_ns)
+{
+	struct snapshot *s = &p->snapshot;
+	struct frame *old = NULL;
+	bool done;
+
+	(void)pthread_mutex_lock(&p->lock);
+	done = !p->wanted.active || p->wanted.paused || !atomic_load(&p->capture.alive) ||
+	       clock_now_ns() > deadline_ns;
+	if (p->present.shown) {
+		done |= p->present.shown->capture_ns >= s->source->capture_ns;
+		old = s->result;
+		s->result = frame_ref(p->present.shown);
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+	(void)frame_unref(old);
+	return done;
+}
+
+/* The edited picture of one moment comes later than the moment. */
+static void result_wait(struct pipeline *p)
+{
+	const int64_t deadline_ns = clock_now_ns() + pipeline_wanted(p).settings.latency_cap_ns;
+	struct pollfd fd = { .fd = p->stop_fd, .events = POLLIN };
+
+	while (!result_take(p, deadline_ns) && poll(&fd, 1, LOOK_MS) == 0)
+		;
+}
+
 static void *snapshot_main(void *argument)
 {
 	struct pipeline *p = argument;
 	struct snapshot *s = &p->snapshot;
-	struct writer writer = { p, s->descriptor, clock_now_ns() + PATIENCE_S * CLOCK_SECOND_NS,
-				 0 };
+	struct writer writer = { p, s->descriptor, 0, 0 };
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_SNAPSHOT, .ticket = s->ticket };
-	uint8_t *row = malloc(2 * frame_row_bytes(s->result));
+	uint8_t *row = malloc(2 * frame_row_bytes(s->source));
 	int r = -ENOMEM;
 
+	result_wait(p);
+	writer.deadline_ns = clock_now_ns() + PATIENCE_S * CLOCK_SECOND_NS;
 	if (row)
 		r = png_write_pair(&writer, s->source, s->result, row);
 	free(row);
@@ -138,7 +172,7 @@ void snapshot_join(struct pipeline *p)
 	p->snapshot.started = false;
 }
 
-/* The newest source frame, or the result itself where there is none; what is shown. */
+/* The newest source frame; for now what is shown, which was captured before it. */
 static int pictures_take(struct pipeline *p, struct sana_error *error)
 {
 	struct snapshot *s = &p->snapshot;

@@ -18,6 +18,7 @@ struct camera {
 	struct fake_camera *fake;
 	struct media_source_wish wish;
 	int64_t next_ns, first_ns;
+	unsigned int number;
 	bool yuyv;
 	uint8_t pixels[2 * YUYV_WIDTH * YUYV_HEIGHT];
 };
@@ -62,6 +63,16 @@ static int camera_wait(struct camera *c, struct sana_error *error)
 	}
 }
 
+/* On the right, for whom it matters which picture it is. */
+static void number_draw(struct camera *c)
+{
+	c->number++;
+	if (!c->yuyv)
+		for (int y = 0; y < HEIGHT; y++)
+			memset(c->pixels + 3 * (WIDTH * y + FAKE_NUMBER_X), (int)(8 * c->number) & 255,
+			       3 * (WIDTH - FAKE_NUMBER_X));
+}
+
 static int camera_read(struct media_source *source, struct media_picture *ret,
 		       struct sana_error *error)
 {
@@ -71,6 +82,7 @@ static int camera_read(struct media_source *source, struct media_picture *ret,
 	r = camera_wait(c, error);
 	if (r < 0)
 		return r;
+	number_draw(c);
 	*ret = (struct media_picture){
 		.plane = { c->pixels },
 		.row_bytes = { c->yuyv ? 2 * YUYV_WIDTH : 3 * WIDTH },

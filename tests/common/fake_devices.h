@@ -39,8 +39,11 @@ struct fake_devices {
 	struct fake_sink sink[FAKE_SINKS];
 };
 
-/* The camera's frames have this colour; its negative is what the fake engine makes of it. */
-enum { FAKE_RED = 200, FAKE_GREEN = 100, FAKE_BLUE = 50 };
+/*
+ * The camera's frames have this colour; its negative is what the fake engine makes of it. From FAKE_NUMBER_X
+ * on they are grey, each another grey than the one before (not in YUYV).
+ */
+enum { FAKE_RED = 200, FAKE_GREEN = 100, FAKE_BLUE = 50, FAKE_NUMBER_X = 48 };
 
 void fake_devices_init(struct fake_devices *devices);
 struct pipeline_devices fake_devices_functions(struct fake_devices *devices);

@@ -312,6 +312,9 @@ static void snapshot_check(const char *path)
 		      right[1], right[2]);
 	assert_memory_equal(left, rig_source, 3);
 	assert_memory_equal(right, rig_edited, 3);
+	/* Of the same moment. */
+	for (int k = 0; k < 3; k++)
+		assert_int_equal(left[3 * 60 + k], 255 - right[3 * 60 + k]);
 	(void)media_source_close(source);
 }
 
