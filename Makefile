@@ -43,7 +43,7 @@ endif
 # ---- flags ------------------------------------------------------------------------------------
 
 MODULES = openblas jansson sentencepiece nettle zlib \
-	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev \
+	libavformat libavcodec libavutil libswscale libavdevice libturbojpeg libdrm libudev libv4l2 \
 	libsystemd libconfig icu-i18n icu-uc libpng
 TEST_MODULES = cmocka
 DEMO_MODULES = cairo

@@ -7,25 +7,42 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/ioctl.h>
+#include <libv4l2.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 /* ------------------------------------------------------------------------------ system calls */
 
-static int system_open(const char *path, int flags)
+/* libv4l2 says on stderr what comes back as an error, too. */
+static void library_hush(void)
 {
-	return open(path, flags);
+	v4l2_log_file = fopen("/dev/null", "we");
 }
 
-static int system_ioctl(int fd, unsigned long request, void *argument)
+/*
+ * Through libv4l2 for its plugins: they give drivers with the multi-planar interface alone this one. What
+ * it does not take over (no camera, or more than it has room for) its other functions hand on as it is.
+ */
+static int library_open(const char *path, int flags)
 {
-	return ioctl(fd, request, argument);
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	const int fd = open(path, flags);
+
+	(void)pthread_once(&once, library_hush);
+	if (fd >= 0)
+		(void)v4l2_fd_open(fd, V4L2_DISABLE_CONVERSION);
+	return fd;
 }
 
-static void *system_map(size_t bytes, int fd, int64_t offset)
+static int library_ioctl(int fd, unsigned long request, void *argument)
 {
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	return v4l2_ioctl(fd, request, argument);
+}
+
+static void *library_map(size_t bytes, int fd, int64_t offset)
+{
+	void *memory = v4l2_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
 
 	return memory == MAP_FAILED ? NULL : memory;
 }
@@ -35,8 +52,8 @@ static int system_poll(struct pollfd *fds, unsigned long count, int timeout_ms)
 	return poll(fds, count, timeout_ms);
 }
 
-const struct source_v4l2_io source_v4l2_system_io = {
-	system_open, close, system_ioctl, system_map, munmap, system_poll,
+const struct source_v4l2_io source_v4l2_library_io = {
+	library_open, v4l2_close, library_ioctl, library_map, v4l2_munmap, system_poll,
 };
 
 int source_v4l2_control(const struct source_v4l2_camera *camera, unsigned long request,
@@ -177,7 +194,7 @@ int source_v4l2_open(const struct media_source_wish *wish, struct media_source *
 	if (r == 0)
 		r = device_find(&identity, "source.no-device", &device, error);
 	return r < 0 ? r :
-		       source_v4l2_open_node(wish, device.node, &source_v4l2_system_io, ret, error);
+		       source_v4l2_open_node(wish, device.node, &source_v4l2_library_io, ret, error);
 }
 
 int source_v4l2_list(struct media_device *ret, int capacity)

@@ -1,6 +1,7 @@
 /*
- * Cameras and capture cards as a media source (media/source.h), by the V4L2 ioctls with mapped
- * buffers. Not through libv4l2: that converts formats behind one's back and prints.
+ * Cameras and capture cards as a media source (media/source.h), with mapped buffers, through libv4l2
+ * without its conversions: formats are converted by media/convert.h alone, and what a driver was asked for
+ * is what is compared.
  *
  * wish->path is an identity, "v4l2:…" (media/device.h). The picture should cover width x height at the
  * rate, 0: 1280x720, 30; what the camera offers decides (daemon/source_v4l2_format.h has the rules), and
@@ -9,7 +10,8 @@
  * capture_ns is the driver's time; where a driver has no CLOCK_MONOTONIC, or one that does not grow,
  * it is the time the buffer was taken (info.restamped). A picture's planes are the driver's own buffer.
  *
- * Not supported: the multi-planar interface, single fields, H.264 and raw sensors; RGB that a driver calls
+ * Drivers with the multi-planar interface alone work as far as libv4l2's plugin goes (not tested on any).
+ * Not supported: single fields, H.264 and raw sensors; RGB that a driver calls
  * limited range is taken as full. JPEG alone allocates while it runs: libjpeg's own, per picture.
  *
  * Names of failures:
@@ -24,6 +26,7 @@
  *	source.buffer      the driver refused buffers
  *	source.damaged     a picture was lost: error flag, too short, no JPEG (info.damaged)
  *	source.lost        unplugged or unbound while streaming
+ *	source.failed      the device failed (EIO)
  *	source.protocol    the driver broke off streaming, or answered what V4L2 does not allow
  *	source.interrupted wish->stop_fd or wish->stopped
  *
@@ -57,4 +60,4 @@ int source_v4l2_open_node(const struct media_source_wish *wish, const char *node
 			  const struct source_v4l2_io *io, struct media_source **ret,
 			  struct sana_error *error);
 
-extern const struct source_v4l2_io source_v4l2_system_io;
+extern const struct source_v4l2_io source_v4l2_library_io;

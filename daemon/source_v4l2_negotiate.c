@@ -34,8 +34,8 @@ static int capability_check(struct source_v4l2_camera *c, struct sana_error *err
 		return sana_error_set(
 			error, -ENOTSUP, "source.format", "%s: %s.", c->name,
 			caps & V4L2_CAP_VIDEO_CAPTURE_MPLANE ?
-				"the driver has the multi-planar interface only, which "
-				"is not supported" :
+				"the driver has the multi-planar interface only, and "
+				"libv4l2 has no plugin for it (package libv4l-0)" :
 				"this node gives no pictures (metadata, output or "
 				"a virtual camera that nobody feeds)");
 	if (!(caps & V4L2_CAP_STREAMING))
