@@ -160,7 +160,7 @@ static int map_encode(const struct kernel_device *d, CUtensorMap *map, const voi
 }
 
 static int wgmma_launch(struct kernel_device *device, const struct kernel_attention *op,
-			const struct attention_params *p, struct cuda_launch *launch,
+			const struct attention_params *p, struct cuda_launch launch,
 			struct kernel_queue *queue)
 {
 	struct attention_wgmma_params w = { .p = *p };
@@ -177,8 +177,8 @@ static int wgmma_launch(struct kernel_device *device, const struct kernel_attent
 			r = map_encode(device, &w.v[i], s->v, s->ld, s->tokens, op->kv_heads,
 				       ATTENTION_WGMMA_KEYS);
 	}
-	launch->params = &w;
-	return r < 0 ? r : cuda_launch(device, queue, launch);
+	launch.params = &w;
+	return r < 0 ? r : cuda_launch(device, queue, &launch);
 }
 
 static int tiles_launch(struct kernel_device *device, const struct kernel_attention *op,
@@ -195,7 +195,7 @@ static int tiles_launch(struct kernel_device *device, const struct kernel_attent
 		return r;
 	launch.grid[0] = (unsigned int)p->split.blocks;
 	r = choice->kernel == CUDA_KERNEL_attention_wgmma ?
-		    wgmma_launch(device, op, p, &launch, queue) :
+		    wgmma_launch(device, op, p, launch, queue) :
 		    cuda_launch(device, queue, &launch);
 	if (r < 0 || p->split.whole == p->split.items)
 		return r;

@@ -387,7 +387,7 @@ double cuda_test_time(struct cuda_test *test, enum kernel_op op, struct kernel_w
 	const struct kernel_storage storage = { 2, 2 };
 	const struct kernel_cost cost = kernel_op_cost(op, gpu, &storage);
 	const size_t bytes = workspace_wanted(side, op, gpu);
-	double ms[MAX_RUNS];
+	double ms[MAX_RUNS] = { 0 };
 	void *memory = NULL, *sweep = NULL;
 	int64_t ns = 0;
 	char what[128];
