@@ -13,6 +13,10 @@ driver() {
 }
 
 check 'the camera is there' until_true 10 test -c /dev/v4l/by-path/platform-vivid.0-video-index0
+check 'sana-edit takes it, too' timeout 60 sana-edit /dev/video40 $out/camera.y4m --model $model --duration 2s \
+	--prompt 'make it sepia' --threads 1 --quiet
+check 'and leaves an edited film' sh -c "[ \$(grep -ac FRAME $out/camera.y4m) -ge 10 ]"
+note "$(grep -ac FRAME $out/camera.y4m) pictures in 2 s"
 settings sana-streamd $source '"loopback:label=Sana Camera"'
 check 'systemctl start' systemctl start sana-streamd
 check 'the camera is listed by its place' listed
