@@ -87,6 +87,16 @@ static void delay_follow(struct pacer *p, int64_t now_ns, int64_t age_ns)
 	p->delay_at_ns = now_ns;
 }
 
+/* Frames wait for longer than the queue is: no longer needed, or not to be had. What is oldest now is due. */
+static void overrun(struct pacer *p, int64_t now_ns)
+{
+	entry_release(p, &p->overrun);
+	if (p->count == 0)
+		return;
+	p->delay_ns = MIN_OF(p->delay_ns, MAX_OF(now_ns - p->entry[p->first].capture_ns, 0));
+	memset(p->group_most_ns, 0, sizeof(p->group_most_ns));
+}
+
 void pacer_arrive(struct pacer *p, int64_t now_ns, int64_t capture_ns, void *frame)
 {
 	const int64_t age_ns = now_ns - capture_ns;
@@ -98,7 +108,7 @@ void pacer_arrive(struct pacer *p, int64_t now_ns, int64_t capture_ns, void *fra
 		return;
 	}
 	if (p->count == p->wish.capacity)
-		entry_release(p, &p->overrun);
+		overrun(p, now_ns);
 	p->entry[(p->first + p->count) % PACER_CAPACITY] =
 		(struct pacer_entry){ frame, capture_ns };
 	p->count++;

@@ -10,7 +10,9 @@
  * between the two lies a whole interval, so that jitter below half an interval on either side neither
  * repeats nor skips, and clocks that differ cost one repeat or skip per interval of drift.
  *
- * No frame older than the cap at its tick is shown; the delay stays two intervals below the cap.
+ * No frame older than the cap at its tick is shown; the delay stays two intervals below the cap. Where
+ * the queue is full the delay is longer than it can hold (an engine that was slow and is quick again): the
+ * oldest frame goes and the next one is due at once.
  */
 #pragma once
 

@@ -369,6 +369,43 @@ static void test_overrun(void **state)
 	assert_int_equal(r.released, 6);
 }
 
+/*
+ * An engine that was slow and is quick again: the frames that it left behind its lateness do not fill the
+ * queue for the minutes in which the delay falls. One jump, then an even picture.
+ */
+static void test_recovery(void **state)
+{
+	enum { BURST = 24, SLOW_BURSTS = 20, BURSTS = 80, CAPACITY = 57 };
+	struct result r = { 0 };
+	const struct pacer_wish wish = { 24, 1, CAP_NS, CAPACITY, count_release, &r };
+	uint64_t tick, repeated = 0, overrun = 0;
+	int64_t capture_ns = CLOCK_SECOND_NS;
+
+	(void)state;
+	pacer_init(&r.pacer, &wish, CLOCK_SECOND_NS);
+	for (int burst = 0; burst < BURSTS; burst++) {
+		const int64_t late_ns = (burst < SLOW_BURSTS ? 2500 : 150) * CLOCK_MS_NS;
+		const int64_t ready_ns = capture_ns + CLOCK_SECOND_NS + late_ns;
+
+		while (pacer_next_ns(&r.pacer) <= ready_ns)
+			(void)pacer_tick(&r.pacer, pacer_next_ns(&r.pacer), &tick);
+		for (int i = 0; i < BURST; i++, capture_ns += CLOCK_SECOND_NS / 24)
+			pacer_arrive(&r.pacer, ready_ns, capture_ns, as_frame(capture_ns));
+		if (burst == SLOW_BURSTS + 3) {
+			repeated = r.pacer.repeated;
+			overrun = r.pacer.overrun;
+		}
+	}
+	print_message("jump over %llu frames; then %llu overrun, %llu repeated, delay %.2f s\n",
+		      (unsigned long long)overrun, (unsigned long long)(r.pacer.overrun - overrun),
+		      (unsigned long long)(r.pacer.repeated - repeated),
+		      (double)r.pacer.delay_ns / 1e9);
+	/* What lay in the queue too much: the lateness that is gone. */
+	assert_in_range(overrun, 1, 2 * BURST + BURST);
+	assert_int_equal(r.pacer.overrun, overrun);
+	assert_true(r.pacer.repeated - repeated <= 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -383,6 +420,7 @@ int main(void)
 		cmocka_unit_test(test_rational),
 		cmocka_unit_test(test_missed),
 		cmocka_unit_test(test_overrun),
+		cmocka_unit_test(test_recovery),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
