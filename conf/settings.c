@@ -400,6 +400,10 @@ static void drop_ins_take(struct reading *r, const char *path)
 
 	(void)snprintf(directory, sizeof(directory), "%s.d", path);
 	count = scandir(directory, &entries, is_drop_in, by_bytes);
+	if (count < 0 && errno != ENOENT) {
+		r->file = directory;
+		mistake(r, 0, NULL, "drop-ins cannot be read: %s", strerror(errno));
+	}
 	if (count > DROP_INS) {
 		r->file = directory;
 		mistake(r, 0, NULL, "%d files are more than the %d that are read", count, DROP_INS);

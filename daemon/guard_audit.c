@@ -12,7 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEY_BYTES = 32, PATH_BYTES = 4096, DIGEST_TEXT = 2 * SHA256_DIGEST_SIZE + 1 };
+enum {
+	KEY_BYTES = 32,
+	PATH_BYTES = 4096,
+	DIGEST_TEXT = 2 * SHA256_DIGEST_SIZE + 1,
+	ARGUMENT_MOST = 256, /* bytes of one that is noted down */
+};
 
 struct guard_log {
 	char path[PATH_BYTES], old[PATH_BYTES + 2];
@@ -145,8 +150,8 @@ static int turn_over(struct guard_log *log)
 {
 	(void)close(log->fd);
 	log->fd = -1;
-	if (rename(log->path, log->old) < 0)
-		return -errno;
+	/* Where it cannot be renamed it grows: better than to end. */
+	(void)rename(log->path, log->old);
 	return file_open(log);
 }
 
@@ -246,10 +251,16 @@ static void time_text(char *ret, size_t bytes)
 	(void)snprintf(ret + used, bytes - used, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
-/* Text from outside may be no UTF-8, which JSON cannot hold. */
-static json_t *text_json(const char *text)
+/* Text from outside may be long, and no UTF-8, which JSON cannot hold. */
+static json_t *text_json(const char *text, size_t most)
 {
-	json_t *value = json_string(text);
+	size_t bytes = strnlen(text, most);
+	json_t *value;
+
+	/* Not in the middle of a character. */
+	while (bytes > 0 && bytes == most && ((unsigned char)text[bytes] & 0xc0) == 0x80)
+		bytes--, most--;
+	value = json_stringn(text, bytes);
 
 	return value ? value : json_string("(not UTF-8)");
 }
@@ -269,16 +280,32 @@ static json_t *record_json(struct guard_log *log, const struct guard_record *rec
 	if (line && record->ticket)
 		(void)json_object_set_new(line, "ticket", json_integer((json_int_t)record->ticket));
 	if (line && *record->argument)
-		(void)json_object_set_new(line, "argument", text_json(record->argument));
+		(void)json_object_set_new(line, "argument",
+					  text_json(record->argument, ARGUMENT_MOST));
 	if (line && record->prompt) {
 		prompt_digest(log, record->prompt, prompt);
 		(void)json_object_set_new(line, "prompt_digest", json_string(prompt));
 		(void)json_object_set_new(line, "prompt_bytes",
 					  json_integer((json_int_t)strlen(record->prompt)));
 		if (log->text)
-			(void)json_object_set_new(line, "prompt", text_json(record->prompt));
+			(void)json_object_set_new(line, "prompt",
+						  text_json(record->prompt, PATH_BYTES));
 	}
 	return line;
+}
+
+/* A whole line or nothing of it: half a one would spoil the next. */
+static int line_write(struct guard_log *log, const char *text, size_t bytes)
+{
+	const ssize_t n = write(log->fd, text, bytes);
+
+	if (n == (ssize_t)bytes)
+		return 0;
+	if (n < 0)
+		return -errno;
+	if (ftruncate(log->fd, (off_t)log->bytes) < 0)
+		log->bytes += n;
+	return -ENOSPC;
 }
 
 int guard_log_write(struct guard_log *log, const struct guard_record *record)
@@ -297,8 +324,8 @@ int guard_log_write(struct guard_log *log, const struct guard_record *record)
 		r = file_open(log);
 	if (r >= 0 && log->bytes > 0 && log->bytes + (int64_t)bytes > log->max_bytes)
 		r = turn_over(log);
-	if (r >= 0 && write(log->fd, text, bytes) != (ssize_t)bytes)
-		r = errno ? -errno : -EIO;
+	if (r >= 0)
+		r = line_write(log, text, bytes);
 	if (r >= 0)
 		log->bytes += (int64_t)bytes;
 	free(text);

@@ -11,17 +11,23 @@
 
 static const uint64_t polkit_timeout_usec = 120 * 1000000ull; /* a person may type a password */
 
+static int64_t now_ns(struct bus *bus)
+{
+	uint64_t now = 0;
+
+	(void)sd_event_now(bus->options.event, CLOCK_MONOTONIC, &now);
+	return (int64_t)now * 1000;
+}
+
 struct caller *bus_caller(struct bus *bus, sd_bus_message *message)
 {
 	const char *sender = sd_bus_message_get_sender(message);
-	uint64_t now = 0;
 	sd_bus_creds *creds = NULL;
 	struct caller *caller;
 	uid_t uid;
 	pid_t pid;
 
-	(void)sd_event_now(bus->options.event, CLOCK_MONOTONIC, &now);
-	caller = callers_find(&bus->callers, sender ? sender : "?", (int64_t)now * 1000);
+	caller = callers_find(&bus->callers, sender ? sender : "?", now_ns(bus));
 	if (caller->looked_up)
 		return caller;
 	caller->looked_up = true;
@@ -54,6 +60,24 @@ void bus_audit(struct bus *bus, sd_bus_message *message, const char *decision, c
 					   .argument = argument,
 					   .ticket = ticket,
 				   });
+}
+
+struct quota *bus_quota(struct bus *bus, sd_bus_message *message)
+{
+	return callers_quota(&bus->callers, bus_caller(bus, message)->uid, now_ns(bus));
+}
+
+void bus_audit_refusal(struct bus *bus, sd_bus_message *message, const char *decision)
+{
+	char reason[64] = "";
+	uint64_t unsaid;
+
+	if (!quota_refusal(bus_quota(bus, message), now_ns(bus), &unsaid))
+		return;
+	if (unsaid)
+		(void)snprintf(reason, sizeof(reason), "%llu more before it",
+			       (unsigned long long)unsaid);
+	bus_audit(bus, message, decision, reason, "", 0);
 }
 
 static bool in_group(uid_t uid, const char *name)
@@ -92,7 +116,7 @@ static bool allowed_here(struct bus *bus, sd_bus_message *message)
 static int refuse(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 {
 	bus->counters.not_authorized++;
-	bus_audit(bus, message, "not-authorized", "", "", 0);
+	bus_audit_refusal(bus, message, "not-authorized");
 	return bus_error_say(error, "NotAuthorized",
 			     "You may not do this: be root or a member of the group \"%s\", or let "
 			     "polkit allow it.",
@@ -181,12 +205,39 @@ static int on_answer(sd_bus_message *reply, void *context, sd_bus_error *unused)
 	return 1;
 }
 
-static struct bus_pending *pending_take(struct bus *bus)
+/* NULL: too many wait, of all or of this user. */
+static struct bus_pending *pending_take(struct bus *bus, int64_t uid)
 {
-	for (int i = 0; i < BUS_PENDING; i++)
-		if (!bus->pending[i].message && !bus->pending[i].slot)
-			return &bus->pending[i];
-	return NULL;
+	struct bus_pending *unused = NULL;
+	int same = 0;
+
+	for (int i = 0; i < BUS_PENDING; i++) {
+		struct bus_pending *p = &bus->pending[i];
+
+		if (!p->message && !p->slot)
+			unused = p;
+		else
+			same += p->uid == uid;
+	}
+	return same < BUS_PENDING_EACH ? unused : NULL;
+}
+
+/* Texts of a call, which is kept until polkit has answered. */
+static bool is_small(sd_bus_message *message)
+{
+	const char *contents, *text;
+	size_t bytes = 0;
+	char type = 0;
+
+	if (sd_bus_message_peek_type(message, &type, &contents) <= 0)
+		return true;
+	if (type == 'a' && sd_bus_message_enter_container(message, 'a', contents) > 0)
+		while (sd_bus_message_read_basic(message, 's', &text) > 0)
+			bytes += strlen(text) + 1;
+	else if (type == 's' && sd_bus_message_read_basic(message, 's', &text) > 0)
+		bytes = strlen(text);
+	(void)sd_bus_message_rewind(message, 1);
+	return bytes <= BUS_REQUEST_BYTES;
 }
 
 static int polkit_call(struct bus_pending *pending, const char *polkit_action, bool interactive)
@@ -214,17 +265,21 @@ static int polkit_call(struct bus_pending *pending, const char *polkit_action, b
 int bus_authorise(struct bus *bus, sd_bus_message *message, const char *polkit_action,
 		  bus_action action, sd_bus_error *error)
 {
+	const int64_t uid = bus_caller(bus, message)->uid;
 	struct bus_pending *pending;
 
 	/* Root needs nobody's leave, and gets on without polkit. */
-	if (bus->options.session || bus_caller(bus, message)->uid == 0)
+	if (bus->options.session || uid == 0)
 		return decide_here(bus, message, action, error);
-	pending = pending_take(bus);
+	if (!is_small(message))
+		return bus_error_say(error, "InvalidArgument",
+				     "The text is longer than anything that is taken here.");
+	pending = pending_take(bus, uid);
 	if (!pending)
 		return bus_error_say(error, "Busy", "Too many calls wait for polkit; call again.");
-	*pending = (struct bus_pending){ .bus = bus,
-					 .message = sd_bus_message_ref(message),
-					 .action = action };
+	*pending = (struct bus_pending){
+		.bus = bus, .message = sd_bus_message_ref(message), .action = action, .uid = uid
+	};
 	if (polkit_call(pending, polkit_action,
 			sd_bus_message_get_allow_interactive_authorization(message) > 0) >= 0)
 		return 1;

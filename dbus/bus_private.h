@@ -8,7 +8,9 @@
 #include <systemd/sd-bus.h>
 
 enum {
-	BUS_PENDING = 32, /* calls that wait for polkit; more are told Busy */
+	BUS_PENDING = 32, /* calls that wait for polkit; more are told Busy … */
+	BUS_PENDING_EACH = 4, /* … and those of one user, too */
+	BUS_REQUEST_BYTES = 65536, /* of text in a call that is kept meanwhile */
 	BUS_DEVICES = 64, /* lists are no longer */
 	BUS_GROUP_BYTES = 64,
 	BUS_NAME_BYTES = 256,
@@ -23,6 +25,7 @@ struct bus_pending {
 	sd_bus_message *message; /* NULL: free */
 	sd_bus_slot *slot;
 	bus_action action;
+	int64_t uid;
 };
 
 struct bus {
@@ -51,6 +54,12 @@ void bus_pending_drop(struct bus *bus);
 
 /* The caller's entry with its uid and pid looked up; never NULL. */
 struct caller *bus_caller(struct bus *bus, sd_bus_message *message);
+
+/* The buckets of the caller's user; never NULL. */
+struct quota *bus_quota(struct bus *bus, sd_bus_message *message);
+
+/* As bus_audit, once a minute and user: a log must not be filled by those who may do nothing. */
+void bus_audit_refusal(struct bus *bus, sd_bus_message *message, const char *decision);
 
 void bus_audit(struct bus *bus, sd_bus_message *message, const char *decision, const char *reason,
 	       const char *argument, uint64_t ticket);

@@ -37,13 +37,16 @@ static int admit(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 static int prompt_admit(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 {
 	const struct bus_limits *limits = &bus->options.limits;
+	const double per_second = limits->prompts_per_minute / 60.0;
 	struct caller *caller = bus_caller(bus, message);
+	struct quota *quota = bus_quota(bus, message);
 
-	if (bucket_take(&caller->prompts, limits->prompts_per_minute / 60.0, limits->prompt_burst,
-			now_ns(bus)))
+	if (bucket_take(&caller->prompts, per_second, limits->prompt_burst, now_ns(bus)) &&
+	    bucket_take(&quota->prompts, CALLERS_OF_USER * per_second,
+			CALLERS_OF_USER * limits->prompt_burst, now_ns(bus)))
 		return 0;
 	bus->counters.rate_limited++;
-	bus_audit(bus, message, "rate-limited", "", "", 0);
+	bus_audit_refusal(bus, message, "rate-limited");
 	return bus_error_say(error, "RateLimited",
 			     "More than %d prompts a minute: wait and call again.",
 			     limits->prompts_per_minute);
@@ -274,10 +277,8 @@ static int snapshot_act(struct bus *bus, sd_bus_message *message, sd_bus_error *
 		return -errno;
 	r = live_stream_snapshot(bus->options.stream, fd, &bus->snapshot_ticket, &failure);
 	bus_audit(bus, message, r < 0 ? "failed" : "allowed", r < 0 ? failure.name : "", "", 0);
-	if (r < 0) {
-		(void)close(fd);
+	if (r < 0)
 		return bus_error_take(error, &failure);
-	}
 	bus->snapshot = sd_bus_message_ref(message);
 	return 1;
 }

@@ -266,25 +266,43 @@ static void buckets(void **state)
 	assert_in_range(taken, 14, 15);
 }
 
-/* As many callers as like: the table keeps its size, and those who are there keep their place. */
+/* As many callers as like: the tables keep their size, and users that are there keep their place. */
 static void callers_are_bounded(void **state)
 {
 	struct callers *callers = test_calloc(1, sizeof(*callers));
-	struct caller *first = callers_find(callers, ":1.0", CLOCK_SECOND_NS);
+	struct quota *first = callers_quota(callers, 1000, CLOCK_SECOND_NS);
 	char name[32];
 
 	(void)state;
-	for (int i = 1; i < 10000; i++) {
+	for (int i = 0; i < 10000; i++) {
 		(void)snprintf(name, sizeof(name), ":1.%d", i);
-		(void)callers_find(callers, name, CLOCK_SECOND_NS + i);
+		callers_find(callers, name, CLOCK_SECOND_NS + i)->uid = i;
+		(void)callers_quota(callers, 1000 + i, CLOCK_SECOND_NS + i);
 	}
-	assert_ptr_equal(callers_find(callers, ":1.0", 2 * CLOCK_SECOND_NS), first);
-	printf("  %llu callers shared one bucket\n", (unsigned long long)callers->shared);
-	assert_int_equal(callers->shared, 10000 - CALLERS);
+	assert_int_equal(callers->replaced, 10000 - CALLERS);
+	assert_int_equal(callers_find(callers, ":1.9999", 2 * CLOCK_SECOND_NS)->uid, 9999);
+	assert_int_equal(callers_find(callers, ":1.0", 2 * CLOCK_SECOND_NS)->uid, -1);
+	assert_ptr_equal(callers_quota(callers, 1000, 2 * CLOCK_SECOND_NS), first);
+	printf("  %llu users shared one bucket\n", (unsigned long long)callers->shared);
+	assert_int_equal(callers->shared, 10000 - QUOTAS);
 	/* Once the others are quiet, a new one takes a place. */
-	assert_ptr_not_equal(callers_find(callers, ":2.1", 60 * CLOCK_SECOND_NS), &callers->others);
-	assert_int_equal(callers->replaced, 1);
+	assert_ptr_not_equal(callers_quota(callers, 1, 60 * CLOCK_SECOND_NS), &callers->others);
 	test_free(callers);
+}
+
+/* A log is not filled by those who may do nothing. */
+static void refusals_are_noted_once_a_minute(void **state)
+{
+	struct quota quota = { 0 };
+	uint64_t unsaid = 0;
+	int noted = 0;
+
+	(void)state;
+	for (int s = 1; s <= 121; s++)
+		for (int i = 0; i < 10; i++)
+			noted += quota_refusal(&quota, s * CLOCK_SECOND_NS, &unsaid);
+	assert_int_equal(noted, 3);
+	assert_int_equal(unsaid, 599);
 }
 
 int main(void)
@@ -297,6 +315,7 @@ int main(void)
 		cmocka_unit_test(a_key_that_others_can_read),
 		cmocka_unit_test(buckets),
 		cmocka_unit_test(callers_are_bounded),
+		cmocka_unit_test(refusals_are_noted_once_a_minute),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

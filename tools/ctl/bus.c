@@ -67,6 +67,9 @@ int ctl_call(struct ctl *ctl, sd_bus_message **ret_reply, const char *method, co
 
 	r = sd_bus_message_new_method_call(ctl->bus, &call, ctl->name, BUS_PATH, BUS_INTERFACE,
 					   method);
+	/* To look is no reason to start the service. */
+	if (r >= 0)
+		r = sd_bus_message_set_auto_start(call, strcmp(method, "Start") == 0);
 	/* Lets polkit ask the person at the keyboard. */
 	if (r >= 0)
 		r = sd_bus_message_set_allow_interactive_authorization(call, 1);
@@ -113,13 +116,19 @@ static json_t *basic_json(sd_bus_message *message, char type)
 json_t *ctl_property(struct ctl *ctl, const char *name)
 {
 	_cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
 	const char *type = NULL;
 	json_t *list;
 	int r;
 
-	r = sd_bus_call_method(ctl->bus, ctl->name, BUS_PATH, "org.freedesktop.DBus.Properties",
-			       "Get", &error, &reply, "ss", BUS_INTERFACE, name);
+	r = sd_bus_message_new_method_call(ctl->bus, &call, ctl->name, BUS_PATH,
+					   "org.freedesktop.DBus.Properties", "Get");
+	if (r >= 0)
+		r = sd_bus_message_set_auto_start(call, 0);
+	if (r >= 0)
+		r = sd_bus_message_append(call, "ss", BUS_INTERFACE, name);
+	if (r >= 0)
+		r = sd_bus_call(ctl->bus, call, 0, &error, &reply);
 	if (r < 0) {
 		(void)ctl_refused(ctl, &error, r);
 		return NULL;
