@@ -125,7 +125,7 @@ LARGE_SCRIPTS = $(wildcard tests/large/*.sh)
 
 # Groups run under the sanitizers, and single items left out there (unit-x, dit-a.json, x.sh).
 SANITIZE_TESTS ?= unit ops golden scripts fuzz
-SANITIZE_SKIP ?= arrows.sh install.sh units.sh unit-bus unit-pipeline_cost \
+SANITIZE_SKIP ?= arrows.sh install.sh units.sh unit-pipeline_cost \
 	unit-pipeline docs.sh sass.sh
 SANITIZE_BUILD = $(BUILD)/sanitize
 sanitized = $(if $(filter $(1),$(SANITIZE_TESTS)),$(2))
@@ -327,9 +327,9 @@ SYSTEMD_VERSION := $(firstword $(shell pkg-config --modversion systemd 2>/dev/nu
 # $(call put,mode,files,directory): nothing where there are no files
 put = $(if $(strip $(2)),install -d $(3) && install -m $(1) $(2) $(3))
 # Commands inside of units and activation files: the template's places filled in.
-# $(call unit,file.in,target,arguments,sub-directory,words)
-unit = sed -e 's,@sbindir@,$(PREFIX)/sbin,g' -e 's,@arguments@,$(3),' -e 's,@runtime@,$(4),' \
-	-e 's,@state@,$(4),' -e 's,@of_instance@,$(5),' $(1) >$(2) && chmod 644 $(2)
+# $(call unit,file.in,target,arguments,sub-directory,words,alias)
+unit = sed -e 's,@sbindir@,$(PREFIX)/sbin,g' -e 's,@arguments@,$(3),' -e 's,@runtime@,$(subst /,-,$(4)),' \
+	-e 's,@state@,$(4),' -e 's,@of_instance@,$(5),' $(if $(6),-e 's/@alias@/$(6)/',-e '/@alias@/d') $(1) >$(2) && chmod 644 $(2)
 UNITS = $(DESTDIR)$(UNIT_DIR)
 
 install: all ## install to $(DESTDIR)$(PREFIX)
@@ -349,7 +349,7 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 install-system:
 	install -d $(UNITS) $(DESTDIR)$(SYSUSERS_DIR) $(DESTDIR)$(MODULES_LOAD_DIR) \
 		$(DESTDIR)$(MODPROBE_DIR) $(DESTDIR)$(UDEV_DIR)/rules.d $(SHARE)/doc/sana-streamd/examples
-	$(call unit,systemd/sana-streamd.service.in,$(UNITS)/sana-streamd.service,,,)
+	$(call unit,systemd/sana-streamd.service.in,$(UNITS)/sana-streamd.service,,,,dbus-org.sana.Stream1.service)
 	$(call unit,systemd/sana-streamd.service.in,$(UNITS)/sana-streamd@.service, --instance=%i,/%i, (%i))
 	$(if $(shell [ $(SYSTEMD_VERSION) -lt 254 ] || echo 1),$(foreach u,sana-streamd sana-streamd@, \
 		install -D -m 644 systemd/backoff.conf $(UNITS)/$(u).service.d/backoff.conf;))
