@@ -51,6 +51,7 @@ struct daemon {
 	struct options options;
 	struct main_config *config; /* of the start: the devices' threads have its strings in use */
 	struct main_config *reloaded; /* or NULL */
+	struct main_config *pending;  /* being looked at by a reload */
 	struct live_stream *stream;
 	struct main_door door;
 	struct hotplug *hotplug;
@@ -213,7 +214,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *context)
 		d->progress = progress;
 		if (d->ready)
 			notify_alive();
-		else
+		else if (!live_stream_engine_fails(d->stream))
 			notify_extend_start(EXTEND_START_S * CLOCK_SECOND_NS);
 	}
 	if (d->ticks++ % STATUS_TICKS == 0)
@@ -284,17 +285,33 @@ static int reload(void *context, struct live_stream_config *ret, struct sana_err
 		log_warning("%s", report.text[i]);
 	settings_report_finish(&report);
 	if (r >= 0)
-		r = main_door_update(&d->door, config, error);
+		r = main_door_try(config, error);
 	if (r < 0) {
 		(void)main_config_free(config);
 		return r;
 	}
-	(void)settings_compare(d->config->settings, config->settings, log_restart_key, NULL);
-	(void)main_config_free(d->reloaded);
-	d->reloaded = config;
-	log_set_level(config->log_level);
+	d->pending = config;
 	*ret = config->stream;
 	return 0;
+}
+
+/* The stream has looked at its part of it. */
+static void reload_end(void *context, bool taken)
+{
+	struct daemon *d = context;
+	struct sana_error error = { 0 };
+
+	if (!taken) {
+		d->pending = main_config_free(d->pending);
+		return;
+	}
+	/* It worked a moment ago. */
+	if (main_door_update(&d->door, d->pending, &error) < 0)
+		log_error("The deny list stays as it was: %s", error.text);
+	(void)settings_compare(d->config->settings, d->pending->settings, log_restart_key, NULL);
+	(void)main_config_free(d->reloaded);
+	d->reloaded = TAKE_PTR(d->pending);
+	log_set_level(d->reloaded->log_level);
 }
 
 static int check_prompt(void *context, const char *text, struct sana_error *error)
@@ -327,6 +344,7 @@ static int stream_create(struct daemon *d, struct sana_error *error)
 		.list_sinks = main_devices_list_sinks,
 		.check_prompt = check_prompt,
 		.reload = d->options.config ? reload : NULL,
+		.reload_end = reload_end,
 		.context = d,
 	};
 
@@ -366,6 +384,17 @@ static void config_default(struct options *options)
 		options->config = path;
 }
 
+static bool is_configured_wrong(const struct sana_error *error)
+{
+	static const char *const names[] = { "source.identity", "sink.identity",  "sink.twice",
+					     "sink.many",	"stream.options", "model.config" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(error->name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 static int daemon_run(struct daemon *d)
 {
 	struct settings_report report = { 0 };
@@ -387,11 +416,17 @@ static int daemon_run(struct daemon *d)
 		log_error("No event loop: %s.", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	if (main_door_guard(&d->door, d->config, &error) < 0 || stream_create(d, &error) < 0 ||
+	/* Starting again helps none of these. */
+	if (main_door_try(d->config, &error) < 0 ||
+	    main_door_guard(&d->door, d->config, &error) < 0) {
+		log_error("%s", error.text);
+		return EXIT_CONFIG;
+	}
+	if (stream_create(d, &error) < 0 ||
 	    main_door_bus(&d->door, d->config, d->stream, d->event, d->options.instance,
 			  d->options.session, &error) < 0) {
 		log_error("%s", error.text);
-		return EXIT_FAILURE;
+		return is_configured_wrong(&error) ? EXIT_CONFIG : EXIT_FAILURE;
 	}
 	/* From here on progress is watched (on_tick); the service manager waits as long as that goes on. */
 	notify_extend_start(EXTEND_START_S * CLOCK_SECOND_NS);

@@ -72,6 +72,21 @@ int main_door_bus(struct main_door *door, const struct main_config *config,
 	return bus_create(&options, &door->bus, error);
 }
 
+int main_door_try(const struct main_config *config, struct sana_error *error)
+{
+	const struct guard_options options = guard_options_of(config->settings);
+	struct guard *guard;
+	int r;
+
+	r = guard_create(&options, &guard, error);
+	if (r < 0)
+		return r;
+	if (*config->settings->prompt.initial)
+		r = guard_check_prompt(guard, config->settings->prompt.initial, error);
+	(void)guard_destroy(guard);
+	return r;
+}
+
 int main_door_update(struct main_door *door, const struct main_config *config,
 		     struct sana_error *error)
 {

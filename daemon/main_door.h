@@ -20,6 +20,9 @@ int main_door_bus(struct main_door *door, const struct main_config *config,
 		  struct live_stream *stream, sd_event *event, const char *instance, bool session,
 		  struct sana_error *error);
 
+/* Whether main_door_update would work, and its prompt would be let in. Changes nothing. */
+int main_door_try(const struct main_config *config, struct sana_error *error);
+
 /* Live keys of a new configuration; a deny list that cannot be read fails, and the old one stays. */
 int main_door_update(struct main_door *door, const struct main_config *config,
 		     struct sana_error *error);

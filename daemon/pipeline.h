@@ -185,6 +185,9 @@ void pipeline_set_paused(struct pipeline *pipeline, bool paused);
 void pipeline_set_source(struct pipeline *pipeline, const char *identity);
 int pipeline_set_sinks(struct pipeline *pipeline, const char *const *identities, int count,
 		       struct sana_error *error); /* "sink.many", "sink.twice" */
+/* Whether set_sinks would take them now; its errors. */
+int pipeline_check_sinks(struct pipeline *pipeline, const char *const *identities, int count,
+			 struct sana_error *error);
 void pipeline_set_settings(struct pipeline *pipeline, const struct pipeline_settings *settings);
 /* The newest waiting prompt wins; one that it replaces is answered by PROMPT_REFUSED, "prompt.replaced". */
 uint64_t pipeline_set_prompt(struct pipeline *pipeline, const char *text);
@@ -204,6 +207,8 @@ int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_t
  * device, or loads. Stands still when a thread hangs. The watchdog is fed by it.
  */
 uint64_t pipeline_progress(struct pipeline *pipeline);
+/* The last attempt to open the model, or the last chunk, failed. */
+bool pipeline_engine_fails(struct pipeline *pipeline);
 
 struct pipeline_fault_count {
 	char name[48];

@@ -187,8 +187,12 @@ static void capture_is_well(struct pipeline *p)
 		return;
 	c->seen = true;
 	fault_clear(&p->events, FAULT_SOURCE);
-	if (c->lost)
+	if (c->lost) {
+		/* Also where it was never closed: what comes now has nothing to do with what was before. */
+		atomic_store(&c->discontinuity_ns, c->last_ns);
+		atomic_store(&p->engine.reset, true);
 		capture_say(p, PIPELINE_EVENT_SOURCE_RESTORED);
+	}
 	c->lost = false;
 }
 
@@ -262,6 +266,7 @@ static void capture_live(struct pipeline *p)
 	r = capture_open(p, &error);
 	if (r == 0) {
 		atomic_fetch_add(&c->opens, 1);
+		c->last_good_ns = clock_now_ns(); /* the first picture may be damaged */
 		/* A device may have captured already while it was opened. */
 		atomic_store(&c->discontinuity_ns, opened_ns);
 		atomic_store(&p->engine.reset, true);

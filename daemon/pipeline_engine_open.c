@@ -124,6 +124,9 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	(void)pthread_mutex_unlock(&p->lock);
 	atomic_fetch_add(&e->rebuilds, 1);
 	e->warm_chunks = 0;
+	/* A stream counts its tickets anew. */
+	memset(e->ticket, 0, sizeof(e->ticket));
+	e->tickets = 0;
 	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
 	    p->model_directory ? p->model_directory : p->model_shape);
 	if (*api(p)->model_backend_note(model))
@@ -158,6 +161,10 @@ int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
 
 	r = api(p)->set_prompt(e->stream, prompt, SANA_SWITCH_INVALID, &engine_ticket, error);
 	if (r < 0) {
+		if (e->prompt == prompt) {
+			e->prompt = NULL;
+			engine_refuse(p, ticket, error);
+		}
 		(void)api(p)->prompt_unref(prompt);
 		return r;
 	}
@@ -172,7 +179,21 @@ int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
 
 /* ---------------------------------------------------------------------------------- warming up */
 
-/* The text that waits, or one of no meaning: warming up needs some prompt. */
+/* A back end that fails says nothing about the text: it is kept for the next attempt. */
+static void prompt_give_back(struct pipeline *p, const char *text, uint64_t ticket)
+{
+	struct caption_worker *c = &p->caption;
+
+	(void)pthread_mutex_lock(&p->lock);
+	if (!c->waiting) {
+		(void)snprintf(c->text, sizeof(c->text), "%s", text);
+		c->ticket = ticket;
+		c->waiting = true;
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+}
+
+/* The text that waits, the prompt of an attempt that failed, or one of no meaning: some prompt is needed. */
 static int warm_prompt(struct pipeline *p, struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
@@ -189,8 +210,14 @@ static int warm_prompt(struct pipeline *p, struct sana_error *error)
 		c->waiting = false;
 	}
 	(void)pthread_mutex_unlock(&p->lock);
+	if (!ticket && e->prompt_ticket && e->prompt)
+		return engine_use(p, e->prompt, e->prompt_ticket, error);
 	if (ticket) {
 		r = api(p)->prompt_create(e->model, text, &prompt, error);
+		if (r < 0 && strncmp(error->name, "prompt.", strlen("prompt.")) != 0) {
+			prompt_give_back(p, text, ticket);
+			return r;
+		}
 		if (r < 0)
 			engine_refuse(p, ticket, error);
 	}

@@ -143,6 +143,16 @@ void fault_note(struct pipeline_events *e, const struct sana_error *error)
 	(void)pthread_mutex_unlock(&e->lock);
 }
 
+bool fault_is_present(struct pipeline_events *e, enum fault_scope scope)
+{
+	bool present;
+
+	(void)pthread_mutex_lock(&e->lock);
+	present = e->present[scope] >= 0;
+	(void)pthread_mutex_unlock(&e->lock);
+	return present;
+}
+
 void fault_clear(struct pipeline_events *e, enum fault_scope scope)
 {
 	int before;

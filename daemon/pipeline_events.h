@@ -41,6 +41,7 @@ void fault_set(struct pipeline_events *events, enum fault_scope scope,
 void fault_note(struct pipeline_events *events, const struct sana_error *error);
 
 /* All is well at that place. */
+bool fault_is_present(struct pipeline_events *e, enum fault_scope scope);
 void fault_clear(struct pipeline_events *events, enum fault_scope scope);
 
 int faults_copy(struct pipeline_events *events, struct pipeline_fault_count *ret,

@@ -18,6 +18,11 @@ uint64_t pipeline_progress(struct pipeline *p)
 	return ++p->progress;
 }
 
+bool pipeline_engine_fails(struct pipeline *p)
+{
+	return fault_is_present(&p->events, FAULT_ENGINE);
+}
+
 static int64_t thread_cpu_ns(pthread_t thread)
 {
 	struct timespec t;

@@ -269,6 +269,7 @@ static int slot_start(struct pipeline *p, const char *identity, struct sana_erro
 				      identity);
 	(void)snprintf(s->identity, sizeof(s->identity), "%s", identity);
 	s->backoff = (struct backoff){ 0 };
+	s->held_back = false;
 	atomic_store(&s->open, false);
 	s->phase = SINK_WORKS;
 	r = -pthread_create(&s->thread, NULL, sink_main, s);
@@ -299,8 +300,24 @@ static int sinks_check(const char *const *identities, int count, struct sana_err
 	return 0;
 }
 
-int pipeline_set_sinks(struct pipeline *p, const char *const *identities, int count,
+/* Room for those that do not run yet, before any is ended. The lock is held. */
+static int slots_check(struct pipeline *p, const char *const *identities, int count,
 		       struct sana_error *error)
+{
+	int unused = 0, needed = 0;
+
+	for (int i = 0; i < SINK_SLOTS; i++)
+		unused += p->sink[i].phase == SINK_UNUSED;
+	for (int i = 0; i < count; i++)
+		needed += slot_find(p, identities[i]) == NULL;
+	return needed <= unused ?
+		       0 :
+		       sana_error_set(error, -EBUSY, "sink.busy",
+				      "Too many sinks are still being closed; try again.");
+}
+
+int pipeline_check_sinks(struct pipeline *p, const char *const *identities, int count,
+			 struct sana_error *error)
 {
 	int r;
 
@@ -308,6 +325,20 @@ int pipeline_set_sinks(struct pipeline *p, const char *const *identities, int co
 	if (r < 0)
 		return r;
 	sinks_reap(p, false);
+	(void)pthread_mutex_lock(&p->lock);
+	r = slots_check(p, identities, count, error);
+	(void)pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+int pipeline_set_sinks(struct pipeline *p, const char *const *identities, int count,
+		       struct sana_error *error)
+{
+	int r;
+
+	r = pipeline_check_sinks(p, identities, count, error);
+	if (r < 0)
+		return r;
 	(void)pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < SINK_SLOTS; i++)
 		if (p->sink[i].phase == SINK_WORKS &&

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 enum {
-	PATIENCE_S = 10, /* for a reader that does not read */
+	PATIENCE_S = 10, /* for a reader that does not read, and for the result */
 	LOOK_MS = 5,
 };
 
@@ -117,7 +117,7 @@ static bool result_take(struct pipeline *p, int64_t deadline_ns)
 
 	(void)pthread_mutex_lock(&p->lock);
 	done = !p->wanted.active || p->wanted.paused || !atomic_load(&p->capture.alive) ||
-	       clock_now_ns() > deadline_ns;
+	       !atomic_load(&p->engine.wants) || clock_now_ns() > deadline_ns;
 	if (p->present.shown) {
 		done |= p->present.shown->capture_ns >= s->source->capture_ns;
 		old = s->result;
@@ -131,7 +131,9 @@ static bool result_take(struct pipeline *p, int64_t deadline_ns)
 /* The edited picture of one moment comes later than the moment. */
 static void result_wait(struct pipeline *p)
 {
-	const int64_t deadline_ns = clock_now_ns() + pipeline_wanted(p).settings.latency_cap_ns;
+	const int64_t most_ns =
+		MIN_OF(pipeline_wanted(p).settings.latency_cap_ns, PATIENCE_S * CLOCK_SECOND_NS);
+	const int64_t deadline_ns = clock_now_ns() + most_ns;
 	struct pollfd fd = { .fd = p->stop_fd, .events = POLLIN };
 
 	while (!result_take(p, deadline_ns) && poll(&fd, 1, LOOK_MS) == 0)
@@ -172,7 +174,7 @@ void snapshot_join(struct pipeline *p)
 	p->snapshot.started = false;
 }
 
-/* The newest source frame; for now what is shown, which was captured before it. */
+/* The newest source frame, or what is shown where there is none; for now what is shown, which is older. */
 static int pictures_take(struct pipeline *p, struct sana_error *error)
 {
 	struct snapshot *s = &p->snapshot;
@@ -182,6 +184,8 @@ static int pictures_take(struct pipeline *p, struct sana_error *error)
 		s->result = frame_ref(p->present.shown);
 	if (p->capture.latest)
 		s->source = frame_ref(p->capture.latest);
+	else if (s->result)
+		s->source = frame_ref(s->result);
 	(void)pthread_mutex_unlock(&p->lock);
 	if (s->source && s->result)
 		return 0;

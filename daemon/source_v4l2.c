@@ -194,7 +194,8 @@ int source_v4l2_open(const struct media_source_wish *wish, struct media_source *
 	if (r == 0)
 		r = device_find(&identity, "source.no-device", &device, error);
 	return r < 0 ? r :
-		       source_v4l2_open_node(wish, device.node, &source_v4l2_library_io, ret, error);
+		       source_v4l2_open_node(wish, device.node, &source_v4l2_library_io, ret,
+					     error);
 }
 
 int source_v4l2_list(struct media_device *ret, int capacity)

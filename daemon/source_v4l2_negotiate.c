@@ -31,13 +31,12 @@ static int capability_check(struct source_v4l2_camera *c, struct sana_error *err
 			cap->card[i] = '?';
 	caps = cap->capabilities & V4L2_CAP_DEVICE_CAPS ? cap->device_caps : cap->capabilities;
 	if (!(caps & V4L2_CAP_VIDEO_CAPTURE))
-		return sana_error_set(
-			error, -ENOTSUP, "source.format", "%s: %s.", c->name,
-			caps & V4L2_CAP_VIDEO_CAPTURE_MPLANE ?
-				"the driver has the multi-planar interface only, and "
-				"libv4l2 has no plugin for it (package libv4l-0)" :
-				"this node gives no pictures (metadata, output or "
-				"a virtual camera that nobody feeds)");
+		return sana_error_set(error, -ENOTSUP, "source.format", "%s: %s.", c->name,
+				      caps & V4L2_CAP_VIDEO_CAPTURE_MPLANE ?
+					      "the driver has the multi-planar interface only, and "
+					      "libv4l2 has no plugin for it (package libv4l-0)" :
+					      "this node gives no pictures (metadata, output or "
+					      "a virtual camera that nobody feeds)");
 	if (!(caps & V4L2_CAP_STREAMING))
 		return sana_error_set(error, -ENOTSUP, "source.format",
 				      "%s: the driver cannot stream.", c->name);

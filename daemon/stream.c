@@ -139,6 +139,7 @@ int live_stream_stop(struct live_stream *s, struct sana_error *error)
 {
 	(void)error;
 	s->started = s->paused = s->running = false;
+	s->watched = true; /* a rest ends here, too, and nobody says so */
 	pipeline_set_active(s->pipeline, false);
 	pipeline_set_paused(s->pipeline, false);
 	stream_update_state(s);
@@ -217,6 +218,25 @@ static int base_apply(struct live_stream *s, const struct live_stream_config *co
 	return r;
 }
 
+/* All that base_apply may find wrong, before it changes anything. */
+static int base_check(struct live_stream *s, const struct live_stream_config *config,
+		      const struct live_stream_base *old, struct sana_error *error)
+{
+	struct live_stream_base now = { 0 };
+	int r = 0;
+
+	base_take(&now, config);
+	if (now.policy[0] && strcmp(old->policy, now.policy) != 0)
+		r = stream_policy_check(s->backend, now.policy, error);
+	if (r == 0)
+		r = source_check(now.source, error);
+	for (int i = 0; i < config->sink_count && r == 0; i++)
+		r = sink_check(config->sinks[i], error);
+	if (r == 0)
+		r = pipeline_check_sinks(s->pipeline, config->sinks, config->sink_count, error);
+	return r;
+}
+
 int live_stream_reload(struct live_stream *s, struct sana_error *error)
 {
 	struct live_stream_config config = { 0 };
@@ -227,6 +247,11 @@ int live_stream_reload(struct live_stream *s, struct sana_error *error)
 		return sana_error_set(error, -ENOTSUP, "reload.unsupported",
 				      "There is no configuration file to read again.");
 	r = s->options.reload(s->options.context, &config, error);
+	if (r < 0)
+		return r;
+	r = base_check(s, &config, &old, error);
+	if (s->options.reload_end)
+		s->options.reload_end(s->options.context, r == 0);
 	if (r == 0)
 		r = base_apply(s, &config, &old, error);
 	if (r < 0)

@@ -25,6 +25,8 @@ struct live_stream_options {
 	int (*check_prompt)(void *context, const char *text, struct sana_error *error);
 	/* Re-reads the configuration; on failure the old one stays. NULL: "reload.unsupported". */
 	int (*reload)(void *context, struct live_stream_config *ret, struct sana_error *error);
+	/* What it read is taken, or is not: then nothing of it may stay. NULL: nobody asks. */
+	void (*reload_end)(void *context, bool taken);
 	void *context;
 };
 
@@ -44,6 +46,8 @@ void live_stream_describe(struct live_stream *stream, char *ret, size_t bytes);
 
 /* The watchdog's: moves while there is progress (daemon/pipeline.h). */
 uint64_t live_stream_progress(struct live_stream *stream);
+/* The last attempt to open the model failed: waiting for the next one is no progress. */
+bool live_stream_engine_fails(struct live_stream *stream);
 
 /* Weights resident and one warm chunk done: READY=1 may be sent. */
 bool live_stream_is_ready(const struct live_stream *stream);

@@ -54,6 +54,11 @@ bool live_stream_is_ready(const struct live_stream *s)
 	return s->warm;
 }
 
+bool live_stream_engine_fails(struct live_stream *s)
+{
+	return pipeline_engine_fails(s->pipeline);
+}
+
 uint64_t live_stream_progress(struct live_stream *s)
 {
 	return pipeline_progress(s->pipeline);

@@ -87,6 +87,16 @@ void loader_vector_transposed(struct loader *loader, const float **to, size_t ro
 	vector_load(loader, to, name, rows, columns);
 }
 
+static void progress_say(struct loader *loader)
+{
+	const double fraction = (double)loader->arena->used / (double)loader->arena->capacity;
+
+	if (!loader->progress || (int)(100 * fraction) == loader->percent)
+		return;
+	loader->percent = (int)(100 * fraction);
+	loader->progress(loader->progress_context, fraction);
+}
+
 static void matrix_load(struct loader *loader, struct kernel_weight *to, const char *name)
 {
 	const struct kernel_backend *table = loader->backend->table;
@@ -121,6 +131,7 @@ static void matrix_load(struct loader *loader, struct kernel_weight *to, const c
 	r = table->weight_prepare(loader->backend->device, to, memory, loader->queue);
 	if (r < 0)
 		loader->status = r;
+	progress_say(loader);
 }
 
 void loader_matrix_taps(struct loader *loader, struct kernel_weight *to, int out, int in, int taps,

@@ -17,9 +17,13 @@ struct loader {
 	const struct weights *table; /* NULL: plan without weights */
 	struct arena *arena;
 	bool measuring;
-	bool prepare;	     /* widen matrices once; else they are read where they are mapped */
-	const char *line;    /* plan line that takes are added to, "model/DiT weights" */
-	int status;	     /* first failure sticks */
+	bool prepare;	  /* widen matrices once; else they are read where they are mapped */
+	const char *line; /* plan line that takes are added to, "model/DiT weights" */
+	int status;	  /* first failure sticks */
+	/* Called for each hundredth of the arena that is filled; NULL: nobody asks. */
+	void (*progress)(void *context, double fraction);
+	void *progress_context;
+	int percent;	     /* said last */
 	size_t matrix_bytes; /* sum of the matrices as stored, for the plan and `describe` */
 };
 

@@ -197,7 +197,7 @@ static int block_take(struct sana_model *model, const struct sana_model_options 
 	}
 	progress(options, "preparing", 0.5);
 	arena_place(&arena, model->block, model->block_bytes);
-	r = model_place(model, &arena);
+	r = model_place(model, options, &arena);
 	if (r < 0)
 		return sana_error_set(error, r, "model.weights",
 				      "The weights cannot be loaded: %s.", strerror(-r));

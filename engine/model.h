@@ -47,7 +47,8 @@ struct sana_model {
 int model_measure(struct sana_model *model, struct arena *arena, size_t *ret_mapped);
 
 /* Fills the placed block: weights loaded, tables made. After model_measure over the same choice. */
-int model_place(struct sana_model *model, struct arena *arena);
+int model_place(struct sana_model *model, const struct sana_model_options *options,
+		struct arena *arena);
 
 /* The configuration from a directory or a built-in shape. */
 int model_config_choose(const struct sana_model_options *options, struct model_config *ret,

@@ -87,15 +87,29 @@ static void encoder_layout(struct sana_model *model, struct arena *arena)
 			   sizeof(float));
 }
 
-/* Runs over the same layout twice: measuring, then placed with the weights loaded. */
-static int model_layout(struct sana_model *model, struct arena *arena, bool measuring,
-			size_t *mapped)
+/* Weights are the second half of opening a model. */
+static void weights_progress(void *context, double fraction)
 {
+	const struct sana_model_options *options = context;
+
+	options->progress(options->progress_context, "weights", 0.5 + 0.5 * fraction);
+}
+
+/*
+ * Runs over the same layout twice: measuring, then placed with the weights loaded; options, for its
+ * progress, are given then.
+ */
+static int model_layout(struct sana_model *model, struct arena *arena,
+			const struct sana_model_options *options, size_t *mapped)
+{
+	const bool measuring = options == NULL;
 	struct loader loader = {
 		.backend = &model->backend,
 		.queue = model->queue,
 		.arena = arena,
 		.measuring = measuring,
+		.progress = options && options->progress ? weights_progress : NULL,
+		.progress_context = (void *)(uintptr_t)options,
 	};
 	struct op_context *op = &model->text_op;
 	const void *hidden;
@@ -119,7 +133,7 @@ int model_measure(struct sana_model *model, struct arena *arena, size_t *ret_map
 	int r;
 
 	arena_measure(arena);
-	r = model_layout(model, arena, true, &mapped);
+	r = model_layout(model, arena, NULL, &mapped);
 	if (r < 0)
 		return r;
 	if (arena->overflowed)
@@ -128,13 +142,14 @@ int model_measure(struct sana_model *model, struct arena *arena, size_t *ret_map
 	return 0;
 }
 
-int model_place(struct sana_model *model, struct arena *arena)
+int model_place(struct sana_model *model, const struct sana_model_options *options,
+		struct arena *arena)
 {
 	struct op_context *op = &model->text_op;
 	size_t mapped = 0;
 	int r;
 
-	r = model_layout(model, arena, false, &mapped);
+	r = model_layout(model, arena, options, &mapped);
 	if (r < 0 || !model->with_text)
 		return r;
 	op->planning = false;
