@@ -21,9 +21,10 @@ enum {
 	NONE = -1,
 	BACKOFF_MIN_MS = 250,
 	BACKOFF_MAX_MS = 4000,
-	LOOK_MS = 1000, /* between two looks whether a display is still there */
-	FLIP_MS = 500,	/* the longest wait for a flip when closing */
-	RETRY_MS = 10,	/* after a flip that came too early for the driver */
+	LOOK_MS = 1000,	     /* between two looks whether a display is still there */
+	FLIP_MS = 500,	     /* the longest wait for a flip when closing */
+	RETRY_MS = 10,	     /* after a flip that came too early for the driver */
+	FLIP_MOST_MS = 5000, /* a flip without its event: the driver is stuck */
 };
 
 enum state {
@@ -55,6 +56,7 @@ struct kms {
 	int code; /* of STATE_BROKEN */
 	int front, pending, queued;
 	bool retry;
+	int64_t flip_ns; /* when the pending one was sent */
 	int64_t replaced;
 };
 
@@ -108,6 +110,11 @@ static void flip(struct kms *k)
 	if (index != NONE) {
 		k->pending = index;
 		k->queued = NONE;
+		k->flip_ns = clock_now_ns();
+	} else if (k->pending != NONE && clock_now_ns() - k->flip_ns > FLIP_MOST_MS * CLOCK_MS_NS) {
+		/* The screen stands still and nobody would ever know. */
+		k->state = STATE_BROKEN;
+		k->code = -ETIMEDOUT;
 	}
 	k->retry = false;
 	pthread_mutex_unlock(&k->lock);
@@ -188,7 +195,6 @@ static void *kms_run(void *context)
 			return NULL;
 		}
 		state = k->state;
-		retry = k->retry;
 		pthread_mutex_unlock(&k->lock);
 		/* What cannot come back waits for the close. */
 		next_ns = look_ns;
@@ -201,6 +207,9 @@ static void *kms_run(void *context)
 			backoff_ms = BACKOFF_MIN_MS;
 			flip(k);
 		}
+		pthread_mutex_lock(&k->lock);
+		retry = k->retry;
+		pthread_mutex_unlock(&k->lock);
 		wait_for_work(k, retry ? RETRY_MS : clock_poll_ms(next_ns));
 		if (ask_ns && clock_now_ns() >= ask_ns) {
 			if (!master_regain(k))
@@ -293,12 +302,13 @@ static int kms_write(struct media_sink *sink, const uint8_t *rgb, size_t row_byt
 static bool kms_is_watched(struct media_sink *sink)
 {
 	struct kms *k = (struct kms *)sink;
-	bool showing;
+	bool watched;
 
 	pthread_mutex_lock(&k->lock);
-	showing = k->state == STATE_SHOWING;
+	/* One that is gone is not unwatched: the next picture says so, and the sink is opened again. */
+	watched = k->state != STATE_NO_MASTER;
 	pthread_mutex_unlock(&k->lock);
-	return showing;
+	return watched;
 }
 
 /* ---------------------------------------------------------------------------------- closing */

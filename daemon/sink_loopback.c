@@ -26,6 +26,7 @@ struct loopback {
 	int fd, watch_fd;
 	bool has_event;
 	int readers;
+	bool unsure; /* the count of readers was lost */
 	struct sink_loopback_shape shape;
 	struct media_letterbox box;
 	struct media_target target;
@@ -66,7 +67,10 @@ static void watch_inotify(struct loopback *l)
 		for (char *p = text; p < text + n;) {
 			const struct inotify_event *e = (const void *)p;
 
-			if (e->mask & IN_OPEN)
+			/* Who came and went meanwhile is not known: better one reader too many. */
+			if (e->mask & IN_Q_OVERFLOW)
+				l->unsure = true;
+			else if (e->mask & IN_OPEN)
 				l->readers++;
 			else if (e->mask & IN_CLOSE && l->readers > 0)
 				l->readers--;
@@ -84,7 +88,7 @@ static bool loopback_is_watched(struct media_sink *sink)
 		watch_inotify(l);
 	else
 		return true;
-	return l->readers > 0;
+	return l->unsure || l->readers > 0;
 }
 
 /* `attached`: a reader was there before us. */
@@ -185,6 +189,9 @@ static int format_set(struct loopback *l, const struct media_sink_wish *wish,
 		.quantization = V4L2_QUANTIZATION_LIM_RANGE,
 	};
 	r = control(l, VIDIOC_S_FMT, &f);
+	/* Since 0.13 a pinned format is refused instead of given; trying tells which it is. */
+	if (r == -EBUSY && control(l, VIDIOC_TRY_FMT, &f) == 0)
+		r = control(l, VIDIOC_S_FMT, &f);
 	if (r < 0)
 		return sana_error_set(error, r, r == -EBUSY ? "sink.busy" : "sink.format",
 				      "%s: %s %dx%d cannot be set: %s.", l->name, l->shape.name,

@@ -43,17 +43,20 @@ void source_v4l2_jpeg_finish(struct source_v4l2_jpeg *jpeg)
 	*jpeg = (struct source_v4l2_jpeg){ 0 };
 }
 
-/* Cameras pad the buffer behind the picture; without an end marker it was cut off. */
-static bool is_whole(const uint8_t *data, size_t bytes)
+/*
+ * Cameras pad the buffer behind the picture, with whatever is there. Without an end marker it was cut off;
+ * but some never send one, so that counts only once the camera has. The first half may hold a thumbnail's.
+ */
+static bool is_whole(struct source_v4l2_jpeg *jpeg, const uint8_t *data, size_t bytes)
 {
 	if (bytes < 4 || data[0] != JPEG_MARK || data[1] != JPEG_START)
 		return false;
-	for (size_t i = bytes - 1; i > 2; i--)
-		if (data[i] == JPEG_END && data[i - 1] == JPEG_MARK)
+	for (size_t i = bytes - 1; i > bytes / 2; i--)
+		if (data[i] == JPEG_END && data[i - 1] == JPEG_MARK) {
+			jpeg->has_end = true;
 			return true;
-		else if (data[i] != 0 && data[i] != JPEG_MARK)
-			return false;
-	return false;
+		}
+	return !jpeg->has_end;
 }
 
 static int format_of(int subsampling)
@@ -98,7 +101,7 @@ int source_v4l2_jpeg_decode(struct source_v4l2_jpeg *jpeg, const uint8_t *data, 
 		jpeg->decoder = tjInitDecompress();
 	if (!jpeg->decoder)
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
-	if (!is_whole(data, bytes))
+	if (!is_whole(jpeg, data, bytes))
 		return sana_error_set(error, -EBADMSG, "source.damaged",
 				      "A JPEG picture of %zu bytes is cut off.", bytes);
 	if (tjDecompressHeader3(jpeg->decoder, data, (unsigned long)bytes, &width, &height,

@@ -1,7 +1,7 @@
 /*
  * MJPEG pictures through libjpeg-turbo, to planes: 4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1 or grey, BT.601
  * full range as JFIF has it. Missing Huffman tables are the standard's own. Nothing of a picture is
- * believed: another size than the negotiated one, no end marker (cut off), or more scans than a camera
+ * believed: another size than the negotiated one, no end marker (cut off) where the camera has sent one, or more scans than a camera
  * would make are refused.
  *
  * libjpeg takes and gives back its working memory for every picture; our own is taken once.
@@ -16,6 +16,7 @@ struct source_v4l2_jpeg {
 	int width, height; /* as negotiated */
 	uint8_t *plane[3];
 	int row_bytes;
+	bool has_end; /* a picture of this camera had an end marker */
 };
 
 int source_v4l2_jpeg_init(struct source_v4l2_jpeg *jpeg, int width, int height);

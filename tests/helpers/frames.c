@@ -5,6 +5,7 @@
  *						 twice in a row counted, none missing; LEAST of them or more
  *	frames differ RECORD CLIP.y4m		 no picture of the record is one of the clip's (of `frames clip`)
  *	frames same RECORD RECORD LEAST		 each picture of the second is one of the first, in order
+ *	frames card RECORD FROM_MS TO_MS	 between these times it shows one picture, mostly of one grey
  *	frames clip WxH FPS COUNT FILE.y4m	 makes a clip whose every frame is another
  *
  * Compared is what the record has: Y'CbCr of BT.601 in limited range, chroma of a pair or square of
@@ -330,6 +331,32 @@ static int differ_check(const struct clip *record, const struct clip *in)
 	return looked > 0 && nearest > NEAR ? 0 : 1;
 }
 
+/* Cards have a background of one colour and letters on it; edited pictures have not. */
+static int card_check(const struct clip *record, long long from_ms, long long to_ms)
+{
+	const size_t pixels = (size_t)record->width * (size_t)record->height;
+	int looked = 0, shares[256], most = 0;
+
+	for (int i = 0; i < record->count; i++) {
+		if (record->ms[i] < from_ms || record->ms[i] >= to_ms)
+			continue;
+		if (looked++ > 0 && !is_repeated(record, i)) {
+			(void)printf("picture %d at %lld ms is another one\n", i, record->ms[i]);
+			return 1;
+		}
+		memset(shares, 0, sizeof(shares));
+		most = 0;
+		for (size_t p = 0; p < pixels; p++) {
+			int *share = &shares[record->pictures[i][p]];
+
+			most = ++*share > most ? *share : most;
+		}
+	}
+	(void)printf("%d pictures, %d %% of one grey\n", looked,
+		     (int)(100 * (size_t)most / pixels));
+	return looked > 0 && 2 * (size_t)most > pixels ? 0 : 1;
+}
+
 /* Slopes that wander and a speckle that is another one in each frame; colours that R'G'B' has. */
 static int clip_make(int width, int height, int fps, int count, const char *path)
 {
@@ -377,12 +404,15 @@ int main(int argc, char **argv)
 
 		return order_check(record_read(argv[3], record), record, false, atoi(argv[4]));
 	}
+	if (argc == 5 && strcmp(argv[1], "card") == 0)
+		return card_check(record_read(argv[2], NULL), atoll(argv[3]), atoll(argv[4]));
 	if (argc == 6 && strcmp(argv[1], "clip") == 0 &&
 	    sscanf(argv[2], "%dx%d", &width, &height) == 2)
 		return clip_make(width, height, atoi(argv[3]), atoi(argv[4]), argv[5]);
 	(void)fprintf(stderr, "usage: frames edited RECORD PATTERN.png LEAST\n"
 			      "       frames differ RECORD CLIP.y4m\n"
 			      "       frames same RECORD RECORD LEAST\n"
+			      "       frames card RECORD FROM_MS TO_MS\n"
 			      "       frames clip WxH FPS COUNT FILE.y4m\n");
 	return 2;
 }

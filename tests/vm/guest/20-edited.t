@@ -40,11 +40,11 @@ check 'sana-ctl prompt as a member of the group' as alice sana-ctl --json prompt
 sed -n 's/.*"chunk": *\([0-9]*\).*/\1/p' /tmp/check.log >$out/edited.chunk
 note "the prompt is in force from chunk $(cat $out/edited.chunk) on"
 check 'the property follows' prompt_is 'turn day into night'
-wait $reader
+check 'the reader got frames' wait $reader
 note "$(wc -l <$out/edited.frames) frames read, $(cut -d ' ' -f 4 $out/edited.frames | sort -u | wc -l) distinct"
-ctl stats >$out/edited.stats
+check 'GetStatistics' sh -c "sana-ctl stats >$out/edited.stats"
 check 'the model got every frame' sh -c \
-	"! awk '/^frames-dropped|^frames-skipped|^frames-late/ { n += \$2 } END { exit !n }' $out/edited.stats"
+	"grep '^frames-edited' $out/edited.stats && ! awk '/^frames-dropped|^frames-skipped|^frames-late/ { n += \$2 } END { exit !n }' $out/edited.stats"
 note "$(systemctl show -P StatusText sana-streamd)"
 systemctl stop sana-streamd
 plan

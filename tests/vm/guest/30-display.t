@@ -36,7 +36,7 @@ sleep 1
 # The picture in the middle of the display's 1024x768.
 check 'the display is read back' $bin/helpers-kms_writeback "$pid" 24 480,360,64x48 $out/display.record
 note "$(cat /tmp/check.log)"
-wait $reader
+check 'the reader got frames' wait $reader
 
 kill -9 "$pid"
 check 'kill -9: systemd starts it again' until_true 40 restarted

@@ -21,7 +21,7 @@ counted() {
 fault() {
 	kind=$1
 	shift
-	had=$(counter "fault-$kind")
+	had=$(counter "fault-$kind") || return 1
 	"$@"
 	until_true 12 counted $((had + 1)) || {
 		sana-ctl status

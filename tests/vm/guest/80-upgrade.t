@@ -18,7 +18,7 @@ check 'the daemon was started anew' until_true 20 runs_anew
 check 'frames are back' until_true 30 frames_move
 check 'the configuration is the one it was' cmp /tmp/kept.conf $conf/sana-streamd.conf
 check 'removed' dpkg --remove sana-streamd
-check 'the daemon is stopped' sh -c '! systemctl is-active sana-streamd && ! pgrep -x sana-streamd'
+check 'the daemon is stopped' sh -c '! systemctl is-active sana-streamd && ! grep -x sana-streamd /proc/[0-9]*/comm'
 check 'the configuration stays' test -s $conf/sana-streamd.conf
 check 'purged' dpkg --purge sana-streamd
 check 'nothing of it is left' sh -c \

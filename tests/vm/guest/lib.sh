@@ -78,9 +78,9 @@ ctl() {
 	sana-ctl ${INSTANCE:+--instance "$INSTANCE"} "$@"
 }
 
-# A counter of GetStatistics; 0 when there is none of that name.
+# A counter of GetStatistics; 0 when there is none of that name, nothing and an error without an answer.
 counter() {
-	ctl stats | awk -v key="$1" '$1 == key { n = $2 } END { print n + 0 }'
+	ctl stats >/tmp/stats && awk -v key="$1" '$1 == key { n = $2 } END { print n + 0 }' /tmp/stats
 }
 
 state_is() {
