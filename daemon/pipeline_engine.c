@@ -31,6 +31,14 @@ static uint64_t ticket_of(const struct engine_worker *e, uint64_t engine)
 	return 0;
 }
 
+static bool ticket_is_known(const struct engine_worker *e, uint64_t own)
+{
+	for (int i = 0; i < TICKETS; i++)
+		if (e->ticket[i].own == own)
+			return true;
+	return false;
+}
+
 /* What the caption thread has made. */
 static void prompt_take(struct pipeline *p)
 {
@@ -53,8 +61,13 @@ static void prompt_take(struct pipeline *p)
 
 /* -------------------------------------------------------------------------------- edited frames */
 
+/* Prompts that the stream had and a newer one took the place of are answered with it. */
 static void announce(struct pipeline *p, const struct sana_frame_info *info)
 {
+	static const struct sana_error replaced = {
+		.name = "prompt.replaced",
+		.text = "A newer prompt came before this one was used.",
+	};
 	struct engine_worker *e = &p->engine;
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_PROMPT_APPLIED,
 					.ticket = ticket_of(e, info->ticket),
@@ -62,6 +75,9 @@ static void announce(struct pipeline *p, const struct sana_frame_info *info)
 
 	if (!info->prompt_changed || event.ticket <= e->announced)
 		return;
+	for (uint64_t own = e->announced + 1; own < event.ticket; own++)
+		if (ticket_is_known(e, own))
+			engine_refuse(p, own, &replaced);
 	e->announced = event.ticket;
 	events_send(&p->events, &event);
 }

@@ -408,6 +408,42 @@ static void test_prompts(void **state)
 	assert_int_equal(rig.event[event].ticket, third);
 	/* Frames go on under the old one. */
 	(void)rig_wait_pixel(&rig, 0, rig_edited, clock_now_ns(), 2);
+	/* Two reach the engine before its next chunk: the older one is answered, too. */
+	atomic_store(&fake_engine.refuses_prompts, false);
+	pipeline_set_paused(rig.pipeline, true);
+	rig_run(&rig, 0.5);
+	first = pipeline_set_prompt(rig.pipeline, "one of two");
+	rig_run(&rig, 0.5);
+	second = pipeline_set_prompt(rig.pipeline, "two of two");
+	rig_run(&rig, 0.5);
+	pipeline_set_paused(rig.pipeline, false);
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_REFUSED, "prompt.replaced", 5);
+	assert_int_equal(rig.event[event].ticket, first);
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 3);
+	assert_int_equal(rig.event[event].ticket, second);
+	rig_finish(&rig);
+}
+
+/* The prompt of the start survives a warm-up that fails; later ones are announced by a rebuilt engine. */
+static void test_prompts_survive(void **state)
+{
+	uint64_t ticket;
+	int event;
+
+	(void)state;
+	fake_engine.first_frames = 9;
+	fake_engine.chunk_frames = 6;
+	atomic_store(&fake_engine.step_failures, 1);
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	event = rig_wait_event(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 8);
+	ticket = rig.event[event].ticket;
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 3);
+	atomic_store(&fake_engine.step_failures, 2);
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_MODEL, NULL, 8);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, clock_now_ns() + CLOCK_SECOND_NS, 5);
+	ticket = pipeline_set_prompt(rig.pipeline, "after it");
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 3);
+	assert_int_equal(rig.event[event].ticket, ticket);
 	rig_finish(&rig);
 }
 
@@ -470,6 +506,7 @@ int main(void)
 		cmocka_unit_test_setup(test_sinks, setup),
 		cmocka_unit_test_setup(test_pause, setup),
 		cmocka_unit_test_setup(test_prompts, setup),
+		cmocka_unit_test_setup(test_prompts_survive, setup),
 		cmocka_unit_test_setup(test_noise, setup),
 	};
 
