@@ -212,6 +212,7 @@ bool pipeline_engine_fails(struct pipeline *pipeline);
 
 struct pipeline_fault_count {
 	char name[48];
+	char text[SANA_ERROR_TEXT_BYTES]; /* as it was said last */
 	uint64_t count;
 	bool present;
 };

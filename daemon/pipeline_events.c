@@ -109,6 +109,8 @@ static void fault_say(struct pipeline_events *e, int fault, bool on, const char 
 {
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_FAULT, .on = on };
 
+	if (on)
+		(void)snprintf(e->fault[fault].text, sizeof(e->fault->text), "%s", text);
 	memcpy(event.name, e->fault[fault].name, sizeof(event.name));
 	(void)snprintf(event.text, sizeof(event.text), "%s", text);
 	send_locked(e, &event);

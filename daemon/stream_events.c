@@ -97,7 +97,7 @@ static void fault_refresh(struct live_stream *s)
 	static const char *const order[] = { "model.",	"weights.", "backend.", "memory",
 					     "stream.", "source.",  "latency.", "sink." };
 	struct pipeline_statistics statistics;
-	const char *worst = "";
+	const char *worst = "", *text = "";
 	size_t rank = ARRAY_SIZE(order) + 1;
 
 	pipeline_statistics(s->pipeline, &statistics);
@@ -112,11 +112,11 @@ static void fault_refresh(struct live_stream *s)
 		if (r < rank) {
 			rank = r;
 			worst = statistics.fault[i].name;
+			text = statistics.fault[i].text;
 		}
 	}
 	(void)snprintf(s->fault, sizeof(s->fault), "%s", worst);
-	if (!*worst)
-		s->fault_text[0] = '\0';
+	(void)snprintf(s->fault_text, sizeof(s->fault_text), "%s", text);
 }
 
 /* ------------------------------------------------------------------------------ from the pipeline */
@@ -131,8 +131,6 @@ static void on_fault(struct live_stream *s, const struct pipeline_event *from)
 	fault_refresh(s);
 	if (from->on) {
 		log_fields(LOG_LEVEL_WARNING, fields, "%s: %s", from->name, from->text);
-		if (strcmp(s->fault, from->name) == 0)
-			memcpy(s->fault_text, from->text, sizeof(s->fault_text));
 		memcpy(event.name, from->name, sizeof(event.name));
 		memcpy(event.text, from->text, sizeof(event.text));
 		stream_say(s, &event);

@@ -8,10 +8,10 @@
 #include <systemd/sd-bus.h>
 
 enum {
-	BUS_PENDING = 32, /* calls that wait for polkit; more are told Busy … */
-	BUS_PENDING_EACH = 4, /* … and those of one user, too */
+	BUS_PENDING = 32,	   /* calls that wait for polkit; more are told Busy … */
+	BUS_PENDING_EACH = 4,	   /* … and those of one user, too */
 	BUS_REQUEST_BYTES = 65536, /* of text in a call that is kept meanwhile */
-	BUS_DEVICES = 64, /* lists are no longer */
+	BUS_DEVICES = 64,	   /* lists are no longer */
 	BUS_GROUP_BYTES = 64,
 	BUS_NAME_BYTES = 256,
 };

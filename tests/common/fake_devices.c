@@ -69,8 +69,8 @@ static void number_draw(struct camera *c)
 	c->number++;
 	if (!c->yuyv)
 		for (int y = 0; y < HEIGHT; y++)
-			memset(c->pixels + 3 * (WIDTH * y + FAKE_NUMBER_X), (int)(8 * c->number) & 255,
-			       3 * (WIDTH - FAKE_NUMBER_X));
+			memset(c->pixels + 3 * (WIDTH * y + FAKE_NUMBER_X),
+			       (int)(8 * c->number) & 255, 3 * (WIDTH - FAKE_NUMBER_X));
 }
 
 static int camera_read(struct media_source *source, struct media_picture *ret,

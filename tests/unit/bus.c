@@ -15,6 +15,7 @@
 #include "dbus/names.h"
 #include "tests/common/small_model.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -383,7 +384,7 @@ static void properties_tell(void **state)
 	assert_string_equal(property("Source"), "pattern:");
 	assert_string_equal(property("Backend"), "cpu");
 	assert_string_equal(property("Version"), SANA_VERSION);
-	assert_non_null(strstr(property("Model"), "models/demo"));
+	assert_non_null(strstr(property("Model"), SLOW == 1 ? "models/demo" : rig.scratch.path));
 	assert_true(sd_bus_get_property_trivial(rig.connection, BUS_NAME, BUS_PATH, BUS_INTERFACE,
 						"LatencyNs", NULL, 'x', &latency) >= 0);
 	printf("  LatencyNs %.3f s\n", (double)latency / 1e9);
@@ -438,16 +439,41 @@ static void types_are_checked(void **state)
 	expect("UnknownMethod", "Explode", "");
 }
 
+static int descriptors_of(pid_t pid)
+{
+	char path[64];
+	DIR *directory;
+	int count = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	directory = opendir(path);
+	assert_non_null(directory);
+	while (readdir(directory))
+		count++;
+	(void)closedir(directory);
+	return count;
+}
+
 static void it_pauses_and_stops(void **state)
 {
+	const int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int before;
+
 	(void)state;
 	expect("", "Pause", "");
 	wait_state("paused", 10 * SLOW);
+	expect("", "Snapshot", "h", fd);
 	expect("", "Resume", "");
 	wait_state("running", 20 * SLOW);
 	expect("", "Reset", "");
 	expect("", "Stop", "");
 	wait_state("idle", 20 * SLOW);
+	/* Refused ones leave every descriptor as it was. */
+	before = descriptors_of(rig.daemon);
+	for (int i = 0; i < 20; i++)
+		expect("Failed", "Snapshot", "h", fd);
+	assert_int_equal(descriptors_of(rig.daemon), before);
+	(void)close(fd);
 	expect("", "Start", "");
 	wait_state("running", START_S);
 	expect("", "Reload", "");

@@ -417,7 +417,8 @@ static void test_prompts(void **state)
 	second = pipeline_set_prompt(rig.pipeline, "two of two");
 	rig_run(&rig, 0.5);
 	pipeline_set_paused(rig.pipeline, false);
-	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_REFUSED, "prompt.replaced", 5);
+	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_REFUSED, "prompt.replaced",
+			       5);
 	assert_int_equal(rig.event[event].ticket, first);
 	event = rig_wait_event(&rig, event + 1, PIPELINE_EVENT_PROMPT_APPLIED, NULL, 3);
 	assert_int_equal(rig.event[event].ticket, second);

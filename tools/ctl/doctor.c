@@ -219,7 +219,8 @@ static void gpu_check(struct report *report)
 		say(report, PROBLEM, check, "install the NVIDIA driver 580 or newer",
 		    "The NVIDIA driver %d is older than %d.", branch, least);
 	else if (access("/dev/nvidia0", F_OK) != 0)
-		say(report, PROBLEM, check, "sudo nvidia-modprobe -c 0 && sudo nvidia-modprobe -c 0 -u",
+		say(report, PROBLEM, check,
+		    "sudo nvidia-modprobe -c 0 && sudo nvidia-modprobe -c 0 -u",
 		    "The NVIDIA driver is loaded and /dev/nvidia0 is not there.");
 	else
 		say(report, FINE, check, "", "%s", line);
