@@ -432,6 +432,11 @@ static void whole_check(struct reading *r, const char *path)
 	if (s->output.backoff_min_ms > s->output.backoff_max_ms)
 		mistake(r, 0, "output.backoff-min-ms", "%d is more than output.backoff-max-ms, %d",
 			s->output.backoff_min_ms, s->output.backoff_max_ms);
+	for (int i = 1; i < s->output.sinks.count; i++)
+		for (int k = 0; k < i; k++)
+			if (strcmp(s->output.sinks.item[i], s->output.sinks.item[k]) == 0)
+				mistake(r, 0, "output.sinks", "%s is given twice",
+					s->output.sinks.item[i]);
 	if (strlen(s->prompt.initial) > (size_t)s->prompt.max_bytes)
 		mistake(r, 0, "prompt.initial", "longer than prompt.max-bytes, %d",
 			s->prompt.max_bytes);

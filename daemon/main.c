@@ -384,15 +384,17 @@ static void config_default(struct options *options)
 		options->config = path;
 }
 
-static bool is_configured_wrong(const struct sana_error *error)
+/* What starting again cannot mend. A full disk or a directory that is not mounted yet is none of it. */
+static int start_status(const struct sana_error *error)
 {
-	static const char *const names[] = { "source.identity", "sink.identity",  "sink.twice",
-					     "sink.many",	"stream.options", "model.config" };
+	static const char *const names[] = { "prompt.",	    "source.identity", "sink.identity",
+					     "sink.twice",  "sink.many",       "stream.options",
+					     "model.config" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (strcmp(error->name, names[i]) == 0)
-			return true;
-	return false;
+		if (strncmp(error->name, names[i], strlen(names[i])) == 0)
+			return EXIT_CONFIG;
+	return EXIT_FAILURE;
 }
 
 static int daemon_run(struct daemon *d)
@@ -416,17 +418,11 @@ static int daemon_run(struct daemon *d)
 		log_error("No event loop: %s.", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	/* Starting again helps none of these. */
-	if (main_door_try(d->config, &error) < 0 ||
-	    main_door_guard(&d->door, d->config, &error) < 0) {
-		log_error("%s", error.text);
-		return EXIT_CONFIG;
-	}
-	if (stream_create(d, &error) < 0 ||
+	if (main_door_guard(&d->door, d->config, &error) < 0 || stream_create(d, &error) < 0 ||
 	    main_door_bus(&d->door, d->config, d->stream, d->event, d->options.instance,
 			  d->options.session, &error) < 0) {
 		log_error("%s", error.text);
-		return is_configured_wrong(&error) ? EXIT_CONFIG : EXIT_FAILURE;
+		return start_status(&error);
 	}
 	/* From here on progress is watched (on_tick); the service manager waits as long as that goes on. */
 	notify_extend_start(EXTEND_START_S * CLOCK_SECOND_NS);

@@ -46,12 +46,31 @@ static void audit(void *context, const struct bus_verdict *verdict)
 				 });
 }
 
+/* One that lets the configuration's own prompt in. */
+static int guard_make(const struct main_config *config, struct guard **ret,
+		      struct sana_error *error)
+{
+	const struct guard_options options = guard_options_of(config->settings);
+	struct guard *guard;
+	int r;
+
+	r = guard_create(&options, &guard, error);
+	if (r < 0)
+		return r;
+	if (*config->settings->prompt.initial)
+		r = guard_check_prompt(guard, config->settings->prompt.initial, error);
+	if (r < 0) {
+		(void)guard_destroy(guard);
+		return r;
+	}
+	*ret = guard;
+	return 0;
+}
+
 int main_door_guard(struct main_door *door, const struct main_config *config,
 		    struct sana_error *error)
 {
-	const struct guard_options options = guard_options_of(config->settings);
-
-	return guard_create(&options, &door->guard, error);
+	return guard_make(config, &door->guard, error);
 }
 
 int main_door_bus(struct main_door *door, const struct main_config *config,
@@ -74,15 +93,9 @@ int main_door_bus(struct main_door *door, const struct main_config *config,
 
 int main_door_try(const struct main_config *config, struct sana_error *error)
 {
-	const struct guard_options options = guard_options_of(config->settings);
-	struct guard *guard;
-	int r;
+	struct guard *guard = NULL;
+	const int r = guard_make(config, &guard, error);
 
-	r = guard_create(&options, &guard, error);
-	if (r < 0)
-		return r;
-	if (*config->settings->prompt.initial)
-		r = guard_check_prompt(guard, config->settings->prompt.initial, error);
 	(void)guard_destroy(guard);
 	return r;
 }

@@ -11,7 +11,7 @@ struct main_door {
 	struct live_stream *stream;
 };
 
-/* The guard, before there is a stream. */
+/* The guard, before there is a stream; "prompt.…": it does not let the configuration's own prompt in. */
 int main_door_guard(struct main_door *door, const struct main_config *config,
 		    struct sana_error *error);
 

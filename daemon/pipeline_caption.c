@@ -3,19 +3,14 @@
 
 #include "base/util.h"
 
-static void caption_refuse(struct pipeline *p, uint64_t ticket, const char *name, const char *text)
+void prompt_replaced(struct pipeline *p, uint64_t ticket)
 {
-	struct pipeline_event event = { .kind = PIPELINE_EVENT_PROMPT_REFUSED, .ticket = ticket };
+	static const struct sana_error replaced = {
+		.name = "prompt.replaced",
+		.text = "A newer prompt came before this one was used.",
+	};
 
-	(void)snprintf(event.name, sizeof(event.name), "%s", name);
-	(void)snprintf(event.text, sizeof(event.text), "%s", text);
-	events_send(&p->events, &event);
-}
-
-static void caption_replaced(struct pipeline *p, uint64_t ticket)
-{
-	caption_refuse(p, ticket, "prompt.replaced",
-		       "A newer prompt came before this one was used.");
+	engine_refuse(p, ticket, &replaced);
 }
 
 uint64_t pipeline_set_prompt(struct pipeline *p, const char *text)
@@ -32,7 +27,7 @@ uint64_t pipeline_set_prompt(struct pipeline *p, const char *text)
 	(void)pthread_cond_signal(&c->wake);
 	(void)pthread_mutex_unlock(&p->lock);
 	if (replaced)
-		caption_replaced(p, replaced);
+		prompt_replaced(p, replaced);
 	return ticket;
 }
 
@@ -52,7 +47,7 @@ static void caption_give(struct pipeline *p, struct sana_prompt *prompt, uint64_
 	ring_wake(&p->capture.ring);
 	if (unused) {
 		(void)p->options.engine->prompt_unref(unused);
-		caption_replaced(p, unused_ticket);
+		prompt_replaced(p, unused_ticket);
 	}
 }
 
@@ -94,7 +89,7 @@ void *caption_main(void *argument)
 		if (!model)
 			continue;
 		if (engine->prompt_create(model, text, &prompt, &error) < 0)
-			caption_refuse(p, ticket, error.name, error.text);
+			engine_refuse(p, ticket, &error);
 		else
 			caption_give(p, prompt, ticket);
 		(void)engine->model_unref(model);

@@ -64,10 +64,6 @@ static void prompt_take(struct pipeline *p)
 /* Prompts that the stream had and a newer one took the place of are answered with it. */
 static void announce(struct pipeline *p, const struct sana_frame_info *info)
 {
-	static const struct sana_error replaced = {
-		.name = "prompt.replaced",
-		.text = "A newer prompt came before this one was used.",
-	};
 	struct engine_worker *e = &p->engine;
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_PROMPT_APPLIED,
 					.ticket = ticket_of(e, info->ticket),
@@ -77,7 +73,7 @@ static void announce(struct pipeline *p, const struct sana_frame_info *info)
 		return;
 	for (uint64_t own = e->announced + 1; own < event.ticket; own++)
 		if (ticket_is_known(e, own))
-			engine_refuse(p, own, &replaced);
+			prompt_replaced(p, own);
 	e->announced = event.ticket;
 	events_send(&p->events, &event);
 }

@@ -124,9 +124,9 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	(void)pthread_mutex_unlock(&p->lock);
 	atomic_fetch_add(&e->rebuilds, 1);
 	e->warm_chunks = 0;
-	/* A stream counts its tickets anew. */
-	memset(e->ticket, 0, sizeof(e->ticket));
-	e->tickets = 0;
+	/* A stream counts its tickets anew, from 1; which prompts wait for an answer stays. */
+	for (int i = 0; i < TICKETS; i++)
+		e->ticket[i].engine = 0;
 	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
 	    p->model_directory ? p->model_directory : p->model_shape);
 	if (*api(p)->model_backend_note(model))
@@ -140,6 +140,14 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 static void ticket_note(struct engine_worker *e, uint64_t engine, uint64_t own)
 {
 	e->ticket[e->tickets++ % TICKETS] = (struct ticket_pair){ engine, own };
+}
+
+/* It has its answer. */
+static void ticket_forget(struct engine_worker *e, uint64_t own)
+{
+	for (int i = 0; i < TICKETS; i++)
+		if (e->ticket[i].own == own)
+			e->ticket[i] = (struct ticket_pair){ 0 };
 }
 
 void engine_refuse(struct pipeline *p, uint64_t ticket, const struct sana_error *error)
@@ -163,6 +171,7 @@ int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
 	if (r < 0) {
 		if (e->prompt == prompt) {
 			e->prompt = NULL;
+			ticket_forget(e, ticket);
 			engine_refuse(p, ticket, error);
 		}
 		(void)api(p)->prompt_unref(prompt);
@@ -183,14 +192,18 @@ int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
 static void prompt_give_back(struct pipeline *p, const char *text, uint64_t ticket)
 {
 	struct caption_worker *c = &p->caption;
+	bool newer;
 
 	(void)pthread_mutex_lock(&p->lock);
-	if (!c->waiting) {
+	newer = c->waiting;
+	if (!newer) {
 		(void)snprintf(c->text, sizeof(c->text), "%s", text);
 		c->ticket = ticket;
 		c->waiting = true;
 	}
 	(void)pthread_mutex_unlock(&p->lock);
+	if (newer)
+		prompt_replaced(p, ticket);
 }
 
 /* The text that waits, the prompt of an attempt that failed, or one of no meaning: some prompt is needed. */

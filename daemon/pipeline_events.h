@@ -40,8 +40,10 @@ void fault_set(struct pipeline_events *events, enum fault_scope scope,
 /* Counts a fault that is over already; said the first time its kind appears. */
 void fault_note(struct pipeline_events *events, const struct sana_error *error);
 
+/* Some kind of fault is there at that place. */
+bool fault_is_present(struct pipeline_events *events, enum fault_scope scope);
+
 /* All is well at that place. */
-bool fault_is_present(struct pipeline_events *e, enum fault_scope scope);
 void fault_clear(struct pipeline_events *events, enum fault_scope scope);
 
 int faults_copy(struct pipeline_events *events, struct pipeline_fault_count *ret,

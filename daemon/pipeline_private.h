@@ -221,6 +221,7 @@ int engine_warm(struct pipeline *pipeline, struct sana_error *error);
 int engine_use(struct pipeline *pipeline, struct sana_prompt *prompt, uint64_t ticket,
 	       struct sana_error *error);
 void engine_refuse(struct pipeline *pipeline, uint64_t ticket, const struct sana_error *error);
+void prompt_replaced(struct pipeline *pipeline, uint64_t ticket);
 
 /* A cond that waits by CLOCK_MONOTONIC. */
 void pipeline_cond_init(pthread_cond_t *cond);

@@ -174,7 +174,7 @@ void snapshot_join(struct pipeline *p)
 	p->snapshot.started = false;
 }
 
-/* The newest source frame, or what is shown where there is none; for now what is shown, which is older. */
+/* The newest source frame, or what is shown where there is none, and what is shown; result_wait looks on. */
 static int pictures_take(struct pipeline *p, struct sana_error *error)
 {
 	struct snapshot *s = &p->snapshot;

@@ -1,8 +1,8 @@
 /*
  * MJPEG pictures through libjpeg-turbo, to planes: 4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1 or grey, BT.601
  * full range as JFIF has it. Missing Huffman tables are the standard's own. Nothing of a picture is
- * believed: another size than the negotiated one, no end marker (cut off) where the camera has sent one, or more scans than a camera
- * would make are refused.
+ * believed: another size than the negotiated one, no end marker (cut off) where the camera has sent one
+ * before, or more scans than a camera would make are refused.
  *
  * libjpeg takes and gives back its working memory for every picture; our own is taken once.
  */

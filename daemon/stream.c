@@ -9,17 +9,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static int text_copy(char *to, size_t bytes, const char *from, const char *what,
-		     struct sana_error *error)
-{
-	if (strlen(from) >= bytes)
-		return sana_error_set(error, -E2BIG, "request.too-long",
-				      "%s has %zu bytes; at most %zu are taken.", what,
-				      strlen(from), bytes - 1);
-	(void)snprintf(to, bytes, "%s", from);
-	return 0;
-}
-
 /* --------------------------------------------------------------------------------------- requests */
 
 static int prompt_check(struct live_stream *s, const char *text, struct sana_error *error)
@@ -56,10 +45,14 @@ int live_stream_set_policy(struct live_stream *s, const char *name, struct sana_
 	return stream_policy_check(s->backend, name, error);
 }
 
-static int source_check(const char *identity, struct sana_error *error)
+static int source_check(const struct live_stream *s, const char *identity, struct sana_error *error)
 {
 	static const char *const kinds[] = { "v4l2:", "file:/", "pattern:" };
 
+	if (strlen(identity) >= sizeof(s->source))
+		return sana_error_set(error, -E2BIG, "request.too-long",
+				      "The source's name has %zu bytes; at most %zu are taken.",
+				      strlen(identity), sizeof(s->source) - 1);
 	if (!*identity)
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
@@ -73,13 +66,11 @@ static int source_check(const char *identity, struct sana_error *error)
 
 int live_stream_set_source(struct live_stream *s, const char *identity, struct sana_error *error)
 {
-	int r;
+	const int r = source_check(s, identity, error);
 
-	r = source_check(identity, error);
-	if (r == 0)
-		r = text_copy(s->source, sizeof(s->source), identity, "The source's name", error);
 	if (r < 0)
 		return r;
+	(void)snprintf(s->source, sizeof(s->source), "%s", identity);
 	log_info("The source is %s.", *identity ? identity : "none");
 	s->running = false;
 	pipeline_set_source(s->pipeline, identity);
@@ -229,7 +220,7 @@ static int base_check(struct live_stream *s, const struct live_stream_config *co
 	if (now.policy[0] && strcmp(old->policy, now.policy) != 0)
 		r = stream_policy_check(s->backend, now.policy, error);
 	if (r == 0)
-		r = source_check(now.source, error);
+		r = source_check(s, config->source, error);
 	for (int i = 0; i < config->sink_count && r == 0; i++)
 		r = sink_check(config->sinks[i], error);
 	if (r == 0)

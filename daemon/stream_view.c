@@ -245,7 +245,7 @@ void live_stream_describe(struct live_stream *s, char *ret, size_t bytes)
 
 	pipeline_statistics(s->pipeline, &p);
 	rate_measure(s, now_ns, p.frames_shown);
-	if (!s->model_open)
+	if (!s->model_open && !pipeline_engine_fails(s->pipeline))
 		(void)snprintf(ret, bytes, "%s: loading %s", live_state_name(s->state), s->loading);
 	else if (s->fault[0])
 		(void)snprintf(ret, bytes, "%s: %s: %s", live_state_name(s->state), s->fault,

@@ -11,7 +11,7 @@
 
 static const uint64_t polkit_timeout_usec = 120 * 1000000ull; /* a person may type a password */
 
-static int64_t now_ns(struct bus *bus)
+int64_t bus_now_ns(struct bus *bus)
 {
 	uint64_t now = 0;
 
@@ -27,7 +27,7 @@ struct caller *bus_caller(struct bus *bus, sd_bus_message *message)
 	uid_t uid;
 	pid_t pid;
 
-	caller = callers_find(&bus->callers, sender ? sender : "?", now_ns(bus));
+	caller = callers_find(&bus->callers, sender ? sender : "?", bus_now_ns(bus));
 	if (caller->looked_up)
 		return caller;
 	caller->looked_up = true;
@@ -64,7 +64,7 @@ void bus_audit(struct bus *bus, sd_bus_message *message, const char *decision, c
 
 struct quota *bus_quota(struct bus *bus, sd_bus_message *message)
 {
-	return callers_quota(&bus->callers, bus_caller(bus, message)->uid, now_ns(bus));
+	return callers_quota(&bus->callers, bus_caller(bus, message)->uid, bus_now_ns(bus));
 }
 
 void bus_audit_refusal(struct bus *bus, sd_bus_message *message, const char *decision)
@@ -72,7 +72,7 @@ void bus_audit_refusal(struct bus *bus, sd_bus_message *message, const char *dec
 	char reason[64] = "";
 	uint64_t unsaid;
 
-	if (!quota_refusal(bus_quota(bus, message), now_ns(bus), &unsaid))
+	if (!quota_refusal(bus_quota(bus, message), bus_now_ns(bus), &unsaid))
 		return;
 	if (unsaid)
 		(void)snprintf(reason, sizeof(reason), "%llu more before it",

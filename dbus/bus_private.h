@@ -52,6 +52,9 @@ int bus_authorise(struct bus *bus, sd_bus_message *message, const char *polkit_a
 		  bus_action action, sd_bus_error *error);
 void bus_pending_drop(struct bus *bus);
 
+/* Of the loop's turn. */
+int64_t bus_now_ns(struct bus *bus);
+
 /* The caller's entry with its uid and pid looked up; never NULL. */
 struct caller *bus_caller(struct bus *bus, sd_bus_message *message);
 

@@ -9,14 +9,6 @@
 
 /* ----------------------------------------------------------------------------- before each method */
 
-static int64_t now_ns(struct bus *bus)
-{
-	uint64_t now = 0;
-
-	(void)sd_event_now(bus->options.event, CLOCK_MONOTONIC, &now);
-	return (int64_t)now * 1000;
-}
-
 /* 0, or the error that a caller gets who calls too often. */
 static int admit(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 {
@@ -24,7 +16,8 @@ static int admit(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 	struct caller *caller = bus_caller(bus, message);
 
 	bus->counters.calls++;
-	if (bucket_take(&caller->calls, limits->calls_per_second, limits->call_burst, now_ns(bus)))
+	if (bucket_take(&caller->calls, limits->calls_per_second, limits->call_burst,
+			bus_now_ns(bus)))
 		return 0;
 	bus->counters.rate_limited++;
 	return bus_error_say(error, "RateLimited",
@@ -41,9 +34,9 @@ static int prompt_admit(struct bus *bus, sd_bus_message *message, sd_bus_error *
 	struct caller *caller = bus_caller(bus, message);
 	struct quota *quota = bus_quota(bus, message);
 
-	if (bucket_take(&caller->prompts, per_second, limits->prompt_burst, now_ns(bus)) &&
+	if (bucket_take(&caller->prompts, per_second, limits->prompt_burst, bus_now_ns(bus)) &&
 	    bucket_take(&quota->prompts, CALLERS_OF_USER * per_second,
-			CALLERS_OF_USER * limits->prompt_burst, now_ns(bus)))
+			CALLERS_OF_USER * limits->prompt_burst, bus_now_ns(bus)))
 		return 0;
 	bus->counters.rate_limited++;
 	bus_audit_refusal(bus, message, "rate-limited");

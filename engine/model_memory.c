@@ -87,12 +87,12 @@ static void encoder_layout(struct sana_model *model, struct arena *arena)
 			   sizeof(float));
 }
 
-/* Weights are the second half of opening a model. */
+/* The second half of opening a model. */
 static void weights_progress(void *context, double fraction)
 {
 	const struct sana_model_options *options = context;
 
-	options->progress(options->progress_context, "weights", 0.5 + 0.5 * fraction);
+	options->progress(options->progress_context, "preparing", 0.5 + 0.5 * fraction);
 }
 
 /*

@@ -78,13 +78,28 @@ static void process_exec(struct process *p, char *const arguments[])
 	_exit(127);
 }
 
+/* With this configuration, in p->scratch. */
+static void process_start_with(struct process *p, const char *text, const char *option,
+			       const char *value)
+{
+	char file[256];
+	char *const arguments[] = { (char *)binary(), "--config",    file, "--session",
+				    (char *)option,   (char *)value, NULL };
+
+	scratch_write_text(&p->scratch, "conf", text);
+	(void)snprintf(file, sizeof(file), "%s", scratch_path(&p->scratch, "conf"));
+	notify_open(p);
+	p->pid = fork();
+	assert_true(p->pid >= 0);
+	if (p->pid == 0)
+		process_exec(p, arguments);
+}
+
 /* In the directory of an earlier one, or one of its own. */
 static void process_start_in(struct process *p, const struct scratch *scratch, const char *option,
 			     const char *value)
 {
-	char text[8192], path[256], file[256], here[4096];
-	char *const arguments[] = { (char *)binary(), "--config",    file, "--session",
-				    (char *)option,   (char *)value, NULL };
+	char text[8192], path[256], here[4096];
 
 	memset(p, 0, sizeof(*p));
 	if (scratch)
@@ -94,13 +109,7 @@ static void process_start_in(struct process *p, const struct scratch *scratch, c
 	(void)snprintf(path, sizeof(path), "%s", scratch_path(&p->scratch, "out.mp4"));
 	assert_non_null(getcwd(here, sizeof(here)));
 	(void)snprintf(text, sizeof(text), config, here, path);
-	scratch_write_text(&p->scratch, "conf", text);
-	(void)snprintf(file, sizeof(file), "%s", scratch_path(&p->scratch, "conf"));
-	notify_open(p);
-	p->pid = fork();
-	assert_true(p->pid >= 0);
-	if (p->pid == 0)
-		process_exec(p, arguments);
+	process_start_with(p, text, option, value);
 }
 
 static void process_start(struct process *p, const char *option, const char *value)
@@ -321,12 +330,69 @@ static void test_killed(void **state)
 	process_finish(&again);
 }
 
+/* What starting again cannot mend ends with 78, which the unit does not start again. */
+static void test_wrong(void **state)
+{
+	static const char *const texts[] = {
+		"prompt = { initial = \"make it longer\"; max-bytes = 4; };\n",
+		"source = { identity = \"radio:1\"; };\n",
+		/* Not a mistake of the file's form. */
+		"prompt = { initial = \"   \"; };\n",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		struct process p = { 0 };
+		int status = 0;
+
+		scratch_create(&p.scratch);
+		process_start_with(&p, texts[i], NULL, NULL);
+		assert_int_equal(waitpid(p.pid, &status, 0), p.pid);
+		log_print(&p);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 78);
+		process_finish(&p);
+	}
+}
+
+/* Weights that are not there: nobody is asked to wait for ever, and the status says why. */
+static void test_no_weights(void **state)
+{
+	struct process p = { 0 };
+	char text[8192], here[4096];
+	int64_t extended;
+
+	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	scratch_create(&p.scratch);
+	(void)snprintf(text, sizeof(text),
+		       "mkdir %s/model && cd %s/model && cp -r %s/models/demo/. . && rm "
+		       "dit/*.safetensors",
+		       p.scratch.path, p.scratch.path, here);
+	assert_int_equal(system(text), 0);
+	(void)snprintf(text, sizeof(text),
+		       "model = { directory = \"%s/model\"; threads = 1; width = 64; height = 48; "
+		       "};\n",
+		       p.scratch.path);
+	process_start_with(&p, text, NULL, NULL);
+	wait_seconds(&p, 4 * SLOW);
+	extended = p.extended;
+	wait_seconds(&p, 6);
+	print_message("%lld extensions, then %lld; \"%s\"\n", (long long)extended,
+		      (long long)(p.extended - extended), p.status);
+	assert_int_equal(p.ready, 0);
+	assert_int_equal(p.extended, extended);
+	assert_non_null(strstr(p.status, "safetensors"));
+	assert_true(WIFEXITED(process_end(&p, SIGTERM)));
+	process_finish(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_life),
-		cmocka_unit_test(test_hang),
-		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_life),	   cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_no_weights),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

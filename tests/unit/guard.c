@@ -8,6 +8,8 @@
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -230,6 +232,65 @@ static void audit_tells_without_telling(void **state)
 	scratch_remove(&scratch);
 }
 
+/* A disk that is full in the middle of a line, a file that cannot be turned over, arguments without end. */
+static void audit_goes_on(void **state)
+{
+	enum { LINES = 256, LONG = 10000 };
+	struct guard_record record = { .method = "SetSource",
+				       .sender = ":1.7",
+				       .decision = "failed",
+				       .reason = "",
+				       .model = "",
+				       .policy = "" };
+	struct rlimit before, less;
+	json_t *lines[LINES];
+	char argument[LONG + 1], path[256], old[300];
+	struct guard_options options;
+	struct scratch scratch;
+	struct guard *guard;
+	struct stat status;
+	int count;
+
+	(void)state;
+	/* A character of two bytes lies across the place where it is cut. */
+	for (int i = 0; i < LONG; i++)
+		argument[i] = i == 0 ? 'a' : i % 2 ? '\xc3' : '\xa9';
+	argument[LONG - 1] = '\0';
+	record.argument = argument;
+	scratch_create(&scratch);
+	(void)snprintf(path, sizeof(path), "%s", scratch_path(&scratch, "audit"));
+	(void)snprintf(old, sizeof(old), "%s.1", path);
+	options = options_of("", path, false);
+	guard = guard_make(&options);
+	guard_audit(guard, &record);
+	assert_int_equal(stat(path, &status), 0);
+	/* Room for half a line more. */
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	less = (struct rlimit){ (rlim_t)(status.st_size + status.st_size / 2), before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &less), 0);
+	guard_audit(guard, &record);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	guard_audit(guard, &record);
+	count = lines_read(path, lines, LINES);
+	assert_int_equal(count, 2);
+	printf("  an argument of %d bytes is noted down as %zu\n", LONG - 1,
+	       strlen(member(lines[0], "argument")));
+	assert_int_equal(strlen(member(lines[0], "argument")), 255);
+	for (int i = 0; i < count; i++)
+		json_decref(lines[i]);
+	/* Where LOG.1 is a directory the log grows. */
+	assert_int_equal(mkdir(old, 0700), 0);
+	for (int i = 0; i < 20; i++)
+		guard_audit(guard, &record);
+	count = lines_read(path, lines, LINES);
+	assert_int_equal(count, 22);
+	for (int i = 0; i < count; i++)
+		json_decref(lines[i]);
+	(void)guard_destroy(guard);
+	scratch_remove(&scratch);
+}
+
 static void a_key_that_others_can_read(void **state)
 {
 	struct sana_error error = { 0 };
@@ -312,6 +373,7 @@ int main(void)
 		cmocka_unit_test(prompts_that_are_none),
 		cmocka_unit_test(lists_that_cannot_be_read),
 		cmocka_unit_test(audit_tells_without_telling),
+		cmocka_unit_test(audit_goes_on),
 		cmocka_unit_test(a_key_that_others_can_read),
 		cmocka_unit_test(buckets),
 		cmocka_unit_test(callers_are_bounded),

@@ -26,6 +26,7 @@ struct live {
 	int events;
 	struct live_stream_config reloaded;
 	int reload_result;
+	int taken, dropped; /* by reload_end */
 };
 
 static struct live live;
@@ -36,6 +37,13 @@ static int check_prompt(void *context, const char *text, struct sana_error *erro
 	if (strstr(text, "forbidden"))
 		return sana_error_set(error, -EACCES, "prompt.denied", "Not this.");
 	return 0;
+}
+
+static void reload_end(void *context, bool taken)
+{
+	(void)context;
+	live.taken += taken;
+	live.dropped += !taken;
 }
 
 static int reload(void *context, struct live_stream_config *ret, struct sana_error *error)
@@ -79,6 +87,7 @@ static int setup(void **state)
 	live.options.list_sources = live.options.list_sinks = list;
 	live.options.check_prompt = check_prompt;
 	live.options.reload = reload;
+	live.options.reload_end = reload_end;
 	return 0;
 }
 
@@ -286,9 +295,19 @@ static void test_reload(void **state)
 	assert_string_equal(error.name, "policy.unsupported");
 	live.reloaded.policy = "fp32";
 	assert_int_equal(live_stream_reload(live.stream, &error), 0);
+	/* One mistake, and nothing of it counts: not the source, which comes before it, either. */
+	live.taken = live.dropped = 0;
 	live.reloaded.source = "v4l2:other";
+	live.reloaded.sinks[1] = live.reloaded.sinks[0];
+	assert_int_equal(live_stream_reload(live.stream, &error), -EINVAL);
+	assert_string_equal(error.name, "sink.twice");
+	assert_string_not_equal(live_stream_source(live.stream), "v4l2:other");
+	assert_int_equal(live.taken, 0);
+	assert_int_equal(live.dropped, 1);
+	live.reloaded.sinks[1] = "loopback:2";
 	assert_int_equal(live_stream_reload(live.stream, &error), 0);
 	assert_string_equal(live_stream_source(live.stream), "v4l2:other");
+	assert_int_equal(live.taken, 1);
 	print_message("\n");
 }
 

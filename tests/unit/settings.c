@@ -141,6 +141,8 @@ static void mistakes_of_the_whole(void **state)
 		{ "prompt = { initial = \"snow\"; max-bytes = 3; };", "prompt.initial: longer" },
 		{ "output = { sinks = [ \"kms:\", \"card0\" ]; };", "output.sinks: expected" },
 		{ "output = { sinks = (1); };", "output.sinks: expected" },
+		{ "output = { sinks = [ \"kms:\", \"kms:\" ]; };",
+		  "output.sinks: kms: is given twice" },
 		{ "output = { sinks = [\"kms:\",\"kms:\",\"kms:\",\"kms:\",\"kms:\",\"kms:\",\"kms:\",\"kms:\",\"kms:\"]; };",
 		  "output.sinks: expected" },
 		{ "model = { threads = 1; threads = 2; };", " duplicate setting name" },
@@ -185,6 +187,8 @@ static void a_file_that_is_not_there(void **state)
 /* Later files win key by key; names that do not end in .conf are not read. */
 static void drop_ins(void **state)
 {
+	struct settings_report report = { 0 };
+	struct sana_error error = { 0 };
 	struct settings *settings;
 	struct scratch scratch;
 
@@ -203,6 +207,13 @@ static void drop_ins(void **state)
 	assert_int_equal(settings->model.seed, 77);
 	assert_false(settings->autostart);
 	(void)settings_free(settings);
+	/* What cannot be read is not left out in silence. */
+	scratch_write_text(&scratch, "b.conf", "autostart = false;\n");
+	scratch_write_text(&scratch, "b.conf.d", "no directory\n");
+	assert_int_equal(
+		settings_load(scratch_path(&scratch, "b.conf"), &settings, &report, &error), -22);
+	assert_non_null(strstr(report.text[0], "b.conf.d:0: drop-ins cannot be read"));
+	settings_report_finish(&report);
 	scratch_remove(&scratch);
 }
 

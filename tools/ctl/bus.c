@@ -56,6 +56,18 @@ int ctl_refused(const struct ctl *ctl, const sd_bus_error *error, int r)
 	return CTL_FAILED;
 }
 
+int ctl_call_new(struct ctl *ctl, const char *interface, const char *method, sd_bus_message **ret)
+{
+	int r = sd_bus_message_new_method_call(ctl->bus, ret, ctl->name, BUS_PATH, interface,
+					       method);
+
+	if (r >= 0)
+		r = sd_bus_message_set_auto_start(*ret, strcmp(method, "Start") == 0);
+	if (r >= 0)
+		r = sd_bus_message_set_allow_interactive_authorization(*ret, 1);
+	return r;
+}
+
 int ctl_call(struct ctl *ctl, sd_bus_message **ret_reply, const char *method, const char *types,
 	     ...)
 {
@@ -65,14 +77,7 @@ int ctl_call(struct ctl *ctl, sd_bus_message **ret_reply, const char *method, co
 	va_list list;
 	int r;
 
-	r = sd_bus_message_new_method_call(ctl->bus, &call, ctl->name, BUS_PATH, BUS_INTERFACE,
-					   method);
-	/* To look is no reason to start the service. */
-	if (r >= 0)
-		r = sd_bus_message_set_auto_start(call, strcmp(method, "Start") == 0);
-	/* Lets polkit ask the person at the keyboard. */
-	if (r >= 0)
-		r = sd_bus_message_set_allow_interactive_authorization(call, 1);
+	r = ctl_call_new(ctl, BUS_INTERFACE, method, &call);
 	va_start(list, types);
 	if (r >= 0 && *types)
 		r = sd_bus_message_appendv(call, types, list);
@@ -121,10 +126,7 @@ json_t *ctl_property(struct ctl *ctl, const char *name)
 	json_t *list;
 	int r;
 
-	r = sd_bus_message_new_method_call(ctl->bus, &call, ctl->name, BUS_PATH,
-					   "org.freedesktop.DBus.Properties", "Get");
-	if (r >= 0)
-		r = sd_bus_message_set_auto_start(call, 0);
+	r = ctl_call_new(ctl, "org.freedesktop.DBus.Properties", "Get", &call);
 	if (r >= 0)
 		r = sd_bus_message_append(call, "ss", BUS_INTERFACE, name);
 	if (r >= 0)

@@ -215,10 +215,7 @@ int ctl_sinks(struct ctl *ctl, char **identities, int count)
 	if (count == 0)
 		return list_print(ctl, "ListSinks", "Sinks",
 				  "There are no sinks; sana-ctl doctor says why.");
-	r = sd_bus_message_new_method_call(ctl->bus, &call, ctl->name, BUS_PATH, BUS_INTERFACE,
-					   "SetSinks");
-	if (r >= 0)
-		r = sd_bus_message_set_allow_interactive_authorization(call, 1);
+	r = ctl_call_new(ctl, BUS_INTERFACE, "SetSinks", &call);
 	if (r >= 0)
 		r = sd_bus_message_open_container(call, 'a', "s");
 	/* "none" empties the list. */

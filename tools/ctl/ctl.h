@@ -32,6 +32,12 @@ int ctl_connect(struct ctl *ctl);
 int ctl_call(struct ctl *ctl, sd_bus_message **ret_reply, const char *method, const char *types,
 	     ...);
 
+/*
+ * A method call to the daemon for sd_bus_call, as ctl_call makes it: it lets polkit ask the person at the
+ * keyboard, and only "Start" starts a service that does not run. Negative errno.
+ */
+int ctl_call_new(struct ctl *ctl, const char *interface, const char *method, sd_bus_message **ret);
+
 /* A property as JSON; NULL when it cannot be read. */
 json_t *ctl_property(struct ctl *ctl, const char *name);
 
