@@ -35,4 +35,16 @@ check 'sana-ctl doctor finds nothing wrong' sana-ctl doctor
 check 'systemctl stop' systemctl stop sana-streamd
 check 'it ended well' sh -c \
 	'systemctl show -P Result sana-streamd | tee /dev/stderr | grep -x success'
+state_get() {
+	busctl --system get-property org.sana.Stream1 /org/sana/Stream1 org.sana.Stream1 State
+}
+looked() {
+	! state_get && ! sana-ctl status && ! systemctl is-active sana-streamd
+}
+check 'a look does not start it' looked
+check 'systemctl enable' systemctl enable sana-streamd
+check 'enabled, sana-ctl status does not start it' sh -c '! sana-ctl status && ! systemctl is-active sana-streamd'
+check 'a call does' state_get
+check 'it runs' until_true 10 systemctl is-active sana-streamd
+check 'systemctl disable' systemctl disable --now sana-streamd
 plan

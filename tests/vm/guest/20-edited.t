@@ -35,6 +35,14 @@ check 'SetSource as root' busctl --system call org.sana.Stream1 /org/sana/Stream
 check 'edited frames come' until_true 15 edited 20
 check 'SetPrompt as nobody is refused' refused as nobody busctl --system call org.sana.Stream1 \
 	/org/sana/Stream1 org.sana.Stream1 SetPrompt s 'make it noir'
+# Kept for polkit's answer it would cost memory.
+too_long() {
+	as alice busctl --system call org.sana.Stream1 /org/sana/Stream1 org.sana.Stream1 SetPrompt s \
+		"$(head -c 70000 /dev/zero | tr '\0' a)" >/tmp/refused 2>&1 && return 1
+	cat /tmp/refused
+	grep 'longer than anything' /tmp/refused
+}
+check 'a text of 70,000 bytes is refused before polkit is asked' too_long
 check 'the prompt is still the first' prompt_is 'make it sepia'
 check 'sana-ctl prompt as a member of the group' as alice sana-ctl --json prompt --wait 'turn day into night'
 sed -n 's/.*"chunk": *\([0-9]*\).*/\1/p' /tmp/check.log >$out/edited.chunk
