@@ -5,12 +5,14 @@
  * Takes the format the device has. One line a frame on stdout: its number, milliseconds of
  * CLOCK_MONOTONIC at its arrival, the driver's sequence number, and a hash of its picture. FILE gets
  * "FOURCC WIDTH HEIGHT ROW_BYTES\n", then for each frame "milliseconds bytes\n" and those bytes
- * (tests/helpers/frames.c reads it). Ends early when the device ends; exits 0 when there was any frame.
+ * (tests/helpers/frames.c reads it). Ends early when the device ends, and at SIGTERM;
+ * exits 0 when there was any frame.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/videodev2.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +32,14 @@ struct reader {
 	struct v4l2_format format;
 	FILE *file;
 };
+
+static volatile sig_atomic_t ended;
+
+static void end(int signal)
+{
+	(void)signal;
+	ended = 1;
+}
 
 static int64_t now_ms(void)
 {
@@ -146,7 +156,7 @@ static int frame_read(struct reader *r, int number, int timeout_ms)
 int main(int argc, char **argv)
 {
 	struct reader r = { .fd = -1 };
-	int64_t end;
+	int64_t end_ms;
 	int number = 0, got = 0;
 
 	if (argc < 3 || argc > 4) {
@@ -160,9 +170,10 @@ int main(int argc, char **argv)
 	}
 	if (reader_start(&r, argv[1]) < 0)
 		return 1;
-	end = now_ms() + (int64_t)(atof(argv[2]) * 1000);
-	while (got >= 0 && now_ms() < end) {
-		got = frame_read(&r, number, (int)(end - now_ms()));
+	(void)signal(SIGTERM, end);
+	end_ms = now_ms() + (int64_t)(atof(argv[2]) * 1000);
+	while (got >= 0 && !ended && now_ms() < end_ms) {
+		got = frame_read(&r, number, (int)(end_ms - now_ms()));
 		number += got > 0;
 	}
 	if (r.file && fclose(r.file) != 0)

@@ -59,12 +59,13 @@ loopback() {
 }
 
 # Settings of an instance, beside what all scenes have in common. OUTPUT, MODEL: more keys of those groups.
+# FPS: of the output, 12 when it is not set.
 # settings INSTANCE SOURCE SINKS [OUTPUT [MODEL]]
 settings() {
 	{
 		echo "model = { directory = \"$model\"; threads = 1; seed = 7L; ${5:-} };"
 		echo "source = { identity = \"$2\"; width = 160; height = 120; };"
-		echo "output = { sinks = [ $3 ]; fps = 12; latency-cap-ms = 20000; unscaled = true; ${4:-} };"
+		echo "output = { sinks = [ $3 ]; fps = ${FPS:-12}; latency-cap-ms = 20000; unscaled = true; ${4:-} };"
 		echo 'prompt = { initial = "make it sepia"; };'
 	} >"$conf/$1.conf"
 }
