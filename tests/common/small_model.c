@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "base/util.h"
 #include "engine/synthetic.h"
 #include "tests/common/tensor_file.h"
 
@@ -96,17 +97,11 @@ static void weights_write(const struct scratch *scratch, const char *network, we
 	tensor_file_destroy(file);
 }
 
-static void networks_write(const struct scratch *scratch, int width, int height, bool with_text)
+static void networks_write(const struct scratch *scratch, bool with_text)
 {
 	struct sana_error error = { 0 };
 	struct model_config config;
-	char text[sizeof(stream_json) + 32];
 
-	(void)snprintf(text, sizeof(text), stream_json, width, height);
-	scratch_write_text(scratch, "stream.json", text);
-	scratch_write_text(scratch, "dit/config.json", dit_json);
-	scratch_write_text(scratch, "vae/config.json", vae_json);
-	scratch_write_text(scratch, "text_encoder/config.json", text_json);
 	if (model_config_load(scratch->path, &config, &error) < 0)
 		fail_msg("%s", error.text);
 	weights_write(scratch, "dit", dit_walk, &config.dit, "dit/model.safetensors");
@@ -118,22 +113,56 @@ static void networks_write(const struct scratch *scratch, int width, int height,
 	model_config_finish(&config);
 }
 
+static void tokenizer_write(const struct scratch *scratch, const char *tokenizer)
+{
+	struct file_map map = { 0 };
+	struct sana_error error = { 0 };
+
+	if (file_map(tokenizer, "tokenizer", &map, &error) < 0)
+		fail_msg("%s", error.text);
+	scratch_write(scratch, "text_encoder/tokenizer.model", map.data, map.size);
+	file_unmap(&map);
+}
+
+static void small_configs_write(const struct scratch *scratch, int width, int height)
+{
+	char text[sizeof(stream_json) + 32];
+
+	(void)snprintf(text, sizeof(text), stream_json, width, height);
+	scratch_write_text(scratch, "stream.json", text);
+	scratch_write_text(scratch, "dit/config.json", dit_json);
+	scratch_write_text(scratch, "vae/config.json", vae_json);
+	scratch_write_text(scratch, "text_encoder/config.json", text_json);
+}
+
 void small_model_write(const struct scratch *scratch)
 {
-	networks_write(scratch, SMALL_MODEL_SIDE, SMALL_MODEL_SIDE, false);
+	small_configs_write(scratch, SMALL_MODEL_SIDE, SMALL_MODEL_SIDE);
+	networks_write(scratch, false);
 }
 
 void small_model_write_whole(const struct scratch *scratch, int width, int height,
 			     const char *tokenizer)
 {
-	struct file_map map = { 0 };
-	struct sana_error error = { 0 };
+	small_configs_write(scratch, width, height);
+	networks_write(scratch, true);
+	tokenizer_write(scratch, tokenizer);
+}
 
-	networks_write(scratch, width, height, true);
-	if (file_map(tokenizer, "tokenizer", &map, &error) < 0)
-		fail_msg("%s", error.text);
-	scratch_write(scratch, "text_encoder/tokenizer.model", map.data, map.size);
-	file_unmap(&map);
+void published_model_write(const struct scratch *scratch, const char *tokenizer)
+{
+	static const char *const names[] = { "stream.json", "dit/config.json", "vae/config.json",
+					     "text_encoder/config.json" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		size_t length;
+		const char *text = model_config_builtin_text("2b", names[i], &length);
+
+		assert_non_null(text);
+		scratch_write(scratch, names[i], text, length);
+	}
+	networks_write(scratch, true);
+	tokenizer_write(scratch, tokenizer);
 }
 
 struct sana_prompt *small_model_prompt(struct sana_model *model, int which)

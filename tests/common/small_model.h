@@ -21,5 +21,8 @@ void small_model_write(const struct scratch *scratch);
 void small_model_write_whole(const struct scratch *scratch, int width, int height,
 			     const char *tokenizer);
 
+/* The published 2 B model's configuration and sizes (12 GB), generated weights; takes twice that of memory. */
+void published_model_write(const struct scratch *scratch, const char *tokenizer);
+
 /* Generated caption number `which`. */
 struct sana_prompt *small_model_prompt(struct sana_model *model, int which);
