@@ -15,6 +15,11 @@ struct gemm_tiling {
 	int threads, blocks; /* of one multiprocessor */
 	int stages;	     /* of the ring; MOST: as many as there is room for */
 	int more_bytes;	     /* of shared memory, behind the ring */
+	/*
+	 * Features in a box of what the epilogue adds, for kernels that read it by TMA, and the rows of
+	 * a temporal convolution in boxes too (box_of); 0: by pointer, and by whole tiles.
+	 */
+	int other;
 	bool wgmma;
 	/*
 	 * Rate of full tiles relative to the largest portable one: measured on an H100 for wgmma;
@@ -35,14 +40,16 @@ _Static_assert(4 * 2 * (128 + 256) * 32 + BARRIER_BYTES <= CUDA_PORTABLE_SHARED,
 /* clang-format off */
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
-	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, true, 1.4f },
-	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, false, 1.0f },
-	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, false, 0.97f },
+	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, 0, true, 1.4f },
+	{ { EACH(gemm_mma_240x192, temporal), NONE },
+	  240, 192, 32, 384, 1, MOST, GEMM_240_MORE, GEMM_240_OTHER, false, 1.0f },
+	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, 0, false, 1.0f },
+	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, 0, false, 0.97f },
 	{ { EACH(gemm_mma_128x128, residual), CUDA_KERNEL_gemm_mma_128x128_any },
-	  128, 128, 32, 128, 2, MOST, 0, false, 0.97f },
-	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, false, 0.92f },
+	  128, 128, 32, 128, 2, MOST, 0, 0, false, 0.97f },
+	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, 0, false, 0.92f },
 	{ { NONE, NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
-	  64, 64, 32, 128, 3, MOST, 0, false, 0.7f },
+	  64, 64, 32, 128, 3, MOST, 0, 0, false, 0.7f },
 };
 /* clang-format on */
 
@@ -171,20 +178,24 @@ static const struct gemm_tiling *tiling_choose(const struct kernel_device *d,
 
 /* -------------------------------------------------------------------------------------- launch */
 
-/* [rows][columns] BF16, row stride ld, read in boxes of box_rows × depth. */
+/* What is read as one box of a tensor, and how its rows lie in shared memory. */
+struct map_box {
+	int rows, columns;
+	CUtensorMapSwizzle swizzle;
+};
+
+/* [rows][columns] BF16, row stride ld. */
 static int map_encode(const struct kernel_device *d, CUtensorMap *map, const void *data,
-		      int64_t rows, int columns, int64_t ld, int box_rows, int depth)
+		      int64_t rows, int columns, int64_t ld, const struct map_box *box)
 {
 	const cuuint64_t size[2] = { (cuuint64_t)columns, (cuuint64_t)rows };
 	const cuuint64_t stride[1] = { 2 * (cuuint64_t)ld };
-	const cuuint32_t box[2] = { (cuuint32_t)depth, (cuuint32_t)box_rows };
+	const cuuint32_t counts[2] = { (cuuint32_t)box->columns, (cuuint32_t)box->rows };
 	const cuuint32_t step[2] = { 1, 1 };
-	const CUtensorMapSwizzle swizzle = depth == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
-							 CU_TENSOR_MAP_SWIZZLE_64B;
 
 	return cuda_status(d->driver.cuTensorMapEncodeTiled(
 		map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)data, size, stride,
-		box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+		counts, step, CU_TENSOR_MAP_INTERLEAVE_NONE, box->swizzle,
 		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
@@ -197,7 +208,7 @@ static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 {
 	int a = k->rows, b = p->shift;
 
-	if (p->taps == 1 || !k->wgmma)
+	if (p->taps == 1 || (!k->wgmma && !k->other))
 		return 0;
 	while (b) {
 		const int rest = a % b;
@@ -208,20 +219,43 @@ static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 	return a % 8 == 0 ? a : 0;
 }
 
+/* Of what the epilogue adds, where a kernel reads that by TMA. */
+static int other_maps_encode(const struct kernel_device *d, struct gemm_params *p,
+			     const struct gemm_tiling *k)
+{
+	const struct map_box box = { k->rows, k->other,
+				     k->other == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
+						      CU_TENSOR_MAP_SWIZZLE_NONE };
+	int r = 0;
+
+	for (int i = 0; r >= 0 && k->other && i < p->parts; i++) {
+		struct gemm_part *part = &p->part[i];
+
+		if (part->residual)
+			r = map_encode(d, &part->other, part->residual, p->rows, part->out,
+				       part->ld_residual, &box);
+		if (r >= 0 && part->inner)
+			r = map_encode(d, &p->inner, part->inner, p->rows, part->out,
+				       part->ld_inner, &box);
+	}
+	return r;
+}
+
 static int maps_encode(const struct kernel_device *d, struct gemm_params *p,
 		       const struct gemm_tiling *k)
 {
-	const int box = p->box ? p->box : k->rows;
-	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, box, k->depth);
+	const CUtensorMapSwizzle swizzle = k->depth == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
+							    CU_TENSOR_MAP_SWIZZLE_64B;
+	const struct map_box input = { p->box ? p->box : k->rows, k->depth, swizzle };
+	const struct map_box weight = { k->columns, k->depth, swizzle };
+	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, &input);
 
 	if (r >= 0 && p->has_left)
-		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, box,
-			       k->depth);
+		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, &input);
 	for (int i = 0; r >= 0 && i < p->parts; i++)
 		r = map_encode(d, &p->part[i].weight, p->part[i].weight_data,
-			       (int64_t)p->part[i].out * p->taps, p->in, p->in, k->columns,
-			       k->depth);
-	return r;
+			       (int64_t)p->part[i].out * p->taps, p->in, p->in, &weight);
+	return r < 0 ? r : other_maps_encode(d, p, k);
 }
 
 static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const struct gemm_tiling *k,

@@ -4,8 +4,17 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/mma.cuh"
 
-/* The terms of the sum over s, in order; a linear layer has only GEMM_CENTRE. */
-enum { GEMM_LEFT, GEMM_BEFORE, GEMM_CENTRE, GEMM_AFTER, GEMM_TERMS };
+/*
+ * The terms of the sum over s, in order; a linear layer has only GEMM_CENTRE. Others are tensors that
+ * the epilogue adds, where they come through the ring: only a feed counts them.
+ */
+enum { GEMM_LEFT, GEMM_BEFORE, GEMM_CENTRE, GEMM_AFTER, GEMM_TERMS, GEMM_OTHERS = GEMM_TERMS };
+
+/* How many others. */
+template <int EPILOGUE>
+constexpr int gemm_others = EPILOGUE == GEMM_TEMPORAL ? 2 :
+			    EPILOGUE == GEMM_RESIDUAL ? 1 :
+							0;
 
 struct gemm_tile {
 	int part, row, column; /* first token, first output feature */
@@ -77,6 +86,20 @@ static __device__ __forceinline__ void gemm_ring_init(const struct gemm_ring *r,
 }
 
 /*
+ * What a ring holds: a stage has ROWS of the input, then COLUMNS of a weight, DEPTH of K of each. After
+ * the steps of a tile's sum, where there are OTHERS, come these tensors that the epilogue adds,
+ * OTHER_COLUMNS in a step: first inner, if there are two, and residual.
+ */
+template <int ROWS, int COLUMNS, int DEPTH, int OTHERS = 0, int OTHER_COLUMNS = COLUMNS>
+struct gemm_shape {
+	static constexpr int rows = ROWS, columns = COLUMNS, depth = DEPTH;
+	static constexpr int x_bytes = ROWS * DEPTH * 2, bytes = x_bytes + COLUMNS * DEPTH * 2;
+	static constexpr int others = OTHERS, other_columns = OTHER_COLUMNS;
+	static constexpr int other_steps = OTHERS * (COLUMNS / OTHER_COLUMNS);
+	static constexpr int other_bytes = ROWS * OTHER_COLUMNS * 2;
+};
+
+/*
  * Where loading stands: some of the steps of all tiles of a block, in order. Warps that take turns in
  * loading each keep one of these, and pass over the steps of the others.
  */
@@ -91,27 +114,29 @@ static __device__ __forceinline__ int gemm_next_term(unsigned int terms, int aft
 	return __ffs(terms >> (after + 1) << (after + 1)) - 1;
 }
 
-template <int ROWS, int COLUMNS>
+template <class S>
 static __device__ __forceinline__ void gemm_feed_tile(const struct gemm_params *p,
 						      struct gemm_feed *f)
 {
 	if (f->index >= p->tiles)
 		return;
-	f->tile = gemm_tile_at(p, f->index, ROWS, COLUMNS);
+	f->tile = gemm_tile_at(p, f->index, S::rows, S::columns);
+	if (S::others)
+		f->tile.terms |= 1u << GEMM_OTHERS;
 	f->term = gemm_next_term(f->tile.terms, -1);
 	f->step = 0;
 }
 
-template <int ROWS, int COLUMNS>
+template <class S>
 static __device__ __forceinline__ void
 gemm_feed_init(const struct gemm_params *p, const struct gemm_ring *ring, struct gemm_feed *f)
 {
 	f->ring = *ring;
 	f->index = blockIdx.x;
-	gemm_feed_tile<ROWS, COLUMNS>(p, f);
+	gemm_feed_tile<S>(p, f);
 }
 
-/* Where the step that comes next is read from. */
+/* Where a step of K is read from. */
 struct gemm_source {
 	const CUtensorMap *x, *weight;
 	int x_row, weight_row;
@@ -132,33 +157,65 @@ static __device__ __forceinline__ struct gemm_source gemm_feed_source(const stru
 	};
 }
 
+/* A step of K; in boxes, where those of a frame may come from `left`. By one thread. */
+template <class S>
+static __device__ __forceinline__ void
+gemm_load_step(const struct gemm_params *p, const struct gemm_feed *f,
+	       const struct gemm_source *from, uint32_t to, uint32_t full)
+{
+	const int box = p->box ? p->box : S::rows, column = f->step * S::depth;
+
+	mbarrier_arrive_expect(full, S::bytes);
+	tma_load_2d(to + S::x_bytes, from->weight, full, column, from->weight_row);
+	for (int i = 0; i < S::rows; i += box) {
+		const bool left = f->term == GEMM_BEFORE && p->has_left && p->box &&
+				  f->tile.row + i < p->shift;
+
+		tma_load_2d(to + i * S::depth * 2, left ? &p->left : from->x, full, column,
+			    i + (left ? f->tile.row : from->x_row));
+	}
+}
+
+/* A step of the other tensors, by one thread. */
+template <class S>
+static __device__ __forceinline__ void
+gemm_load_other(const struct gemm_params *p, const struct gemm_feed *f, uint32_t to, uint32_t full)
+{
+	const bool inner = S::others == 2 && f->step % 2 == 0;
+	const int column = f->step / (S::others ? S::others : 1) * S::other_columns;
+
+	mbarrier_arrive_expect(full, S::other_bytes);
+	tma_load_2d(to, inner ? &p->inner : &p->part[f->tile.part].other, full,
+		    f->tile.column + column, f->tile.row);
+}
+
 /* Loads the step into the ring once its stage has been read. By a whole warp, for one thread's sake. */
-template <int ROWS, int COLUMNS, int DEPTH>
+template <class S>
 static __device__ __forceinline__ void gemm_feed_load(const struct gemm_params *p,
 						      const struct gemm_feed *f)
 {
-	constexpr int x_bytes = ROWS * DEPTH * 2, bytes = x_bytes + COLUMNS * DEPTH * 2;
 	const struct gemm_source from = gemm_feed_source(p, f);
-	const uint32_t to = f->ring.data + f->ring.stage * bytes;
+	const uint32_t to = f->ring.data + f->ring.stage * S::bytes;
 	const uint32_t full = f->ring.full + 8 * f->ring.stage;
 
 	if (f->index >= p->tiles)
 		return;
 	mbarrier_wait(f->ring.empty + 8 * f->ring.stage, f->ring.parity ^ 1);
 	if (elect_one()) {
-		mbarrier_arrive_expect(full, bytes);
-		tma_load_2d(to, from.x, full, f->step * DEPTH, from.x_row);
-		tma_load_2d(to + x_bytes, from.weight, full, f->step * DEPTH, from.weight_row);
+		if (S::others && f->term == GEMM_OTHERS)
+			gemm_load_other<S>(p, f, to, full);
+		else
+			gemm_load_step<S>(p, f, &from, to, full);
 	}
 	__syncwarp();
 }
 
 /* Passes over `count` steps. */
-template <int ROWS, int COLUMNS, int DEPTH>
+template <class S>
 static __device__ __forceinline__ void gemm_feed_pass(const struct gemm_params *p,
 						      struct gemm_feed *f, int count)
 {
-	const int steps = (p->in + DEPTH - 1) / DEPTH;
+	const int along_k = (p->in + S::depth - 1) / S::depth;
 
 	f->ring.stage += count;
 	while (f->ring.stage >= f->ring.stages) {
@@ -166,19 +223,62 @@ static __device__ __forceinline__ void gemm_feed_pass(const struct gemm_params *
 		f->ring.parity ^= 1;
 	}
 	f->step += count;
-	while (f->step >= steps && f->index < p->tiles) {
-		const int over = f->step - steps;
+	while (f->index < p->tiles) {
+		const bool of_others = S::others && f->term == GEMM_OTHERS;
+		const int over = f->step - (of_others ? S::other_steps : along_k);
 
+		if (over < 0)
+			break;
 		f->term = gemm_next_term(f->tile.terms, f->term);
 		if (f->term < 0) {
 			f->index += gridDim.x;
-			gemm_feed_tile<ROWS, COLUMNS>(p, f);
+			gemm_feed_tile<S>(p, f);
 		}
 		f->step = over;
 	}
 }
 
+/* A feed that waits in shared memory; one lane writes what all have. */
+static __device__ __forceinline__ void gemm_feed_keep(struct gemm_feed *feed,
+						      const struct gemm_feed *f)
+{
+	__syncwarp();
+	if (threadIdx.x % 32 == 0)
+		*feed = *f;
+	__syncwarp();
+}
+
+/* Loads its next step and passes over `count`. */
+template <class S>
+static __device__ __forceinline__ void gemm_feed_step(const struct gemm_params *p,
+						      struct gemm_feed *feed, int count)
+{
+	struct gemm_feed f = *feed;
+
+	gemm_feed_load<S>(p, &f);
+	gemm_feed_pass<S>(p, &f, count);
+	gemm_feed_keep(feed, &f);
+}
+
 /* ----------------------------------------------------------------------------------- epilogues */
+
+/*
+ * v ← scale·v + 16 tokens by 16 features of another tensor, rows of tokens in shared memory, of which
+ * this lane gives one of ldmatrix's. Products made transposed have pairs of tokens, features 8 apart
+ * in turns.
+ */
+static __device__ __forceinline__ void gemm_add_other(uint32_t row, const float scale[2],
+						      float v[8])
+{
+	uint32_t w[4];
+
+	ldmatrix_x4_trans(w, row);
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		v[2 * i] = bf16_low(w[i]) + scale[i % 2] * v[2 * i];
+		v[2 * i + 1] = bf16_high(w[i]) + scale[i % 2] * v[2 * i + 1];
+	}
+}
 
 /*
  * 1 / (1 + exp(−a)) of two values with one division: the argument is held above −40, where the

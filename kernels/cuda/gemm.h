@@ -18,6 +18,9 @@
 
 enum { GEMM_PARTS = 4, GEMM_K_MULTIPLE = 8 };
 
+/* Of gemm_mma_240.cu: shared memory behind the ring; features in a box of `other` and `inner`. */
+enum { GEMM_240_MORE = 8 * 16 * 112, GEMM_240_OTHER = 48 };
+
 /*
  * What a kernel does to its sums. Each is a kernel of its own: the code runs once per tile and is
  * unrolled over a thread's sums, so what is not needed costs instruction fetches. All but the last
@@ -34,6 +37,7 @@ enum gemm_epilogue {
 
 struct gemm_part {
 	CUtensorMap weight; /* [taps·out][in], box of one tile */
+	CUtensorMap other;  /* `residual`, where a kernel reads it by TMA */
 	const void *weight_data;
 	const float *bias, *gate;
 	const void *inner, *residual; /* BF16, strides ld_inner, ld_residual */
@@ -46,7 +50,7 @@ struct gemm_part {
 };
 
 struct gemm_params {
-	CUtensorMap x, left;
+	CUtensorMap x, left, inner; /* inner: of the first part */
 	struct gemm_part part[GEMM_PARTS];
 	const void *x_data, *left_data;
 	int64_t ldx, ld_left;

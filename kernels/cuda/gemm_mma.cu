@@ -96,7 +96,8 @@ static __device__ __forceinline__ void
 accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring *ring,
 	   struct gemm_feed *feed, int *turn, int steps, const struct fragment_rows *rows_at)
 {
-	constexpr int rows = WM * TM, columns = WN * TN, bytes = (rows + columns) * DEPTH * 2;
+	using shape = gemm_shape<WM * TM, WN * TN, DEPTH>;
+	constexpr int bytes = shape::bytes;
 	struct fragments<TM, TN> f[2];
 	struct fragment_rows at;
 
@@ -114,8 +115,8 @@ accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring 
 #pragma unroll 1
 	for (int i = 1;; i++) {
 		if (--*turn == 0) {
-			gemm_feed_load<rows, columns, DEPTH>(p, feed);
-			gemm_feed_pass<rows, columns, DEPTH>(p, feed, WM * WN);
+			gemm_feed_load<shape>(p, feed);
+			gemm_feed_pass<shape>(p, feed, WM * WN);
 			*turn = WM * WN;
 		}
 		at = second_step(at);
@@ -279,7 +280,8 @@ template <int EPILOGUE, int WM, int WN, int TM, int TN>
 static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 {
 	constexpr int rows = WM * TM, columns = WN * TN, warps = WM * WN;
-	constexpr int bytes = (rows + columns) * DEPTH * 2;
+	using shape = gemm_shape<rows, columns, DEPTH>;
+	constexpr int bytes = shape::bytes;
 	extern __shared__ __align__(1024) uint8_t shared[];
 	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
 	struct gemm_ring ring = {
@@ -303,13 +305,13 @@ static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 	dependency_wait();
 	dependency_launch();
 
-	gemm_feed_init<rows, columns>(p, &ring, &feed);
+	gemm_feed_init<shape>(p, &ring, &feed);
 	for (int i = 0; i < p->stages - 2; i++) {
 		if (warp == 0)
-			gemm_feed_load<rows, columns, DEPTH>(p, &feed);
-		gemm_feed_pass<rows, columns, DEPTH>(p, &feed, 1);
+			gemm_feed_load<shape>(p, &feed);
+		gemm_feed_pass<shape>(p, &feed, 1);
 	}
-	gemm_feed_pass<rows, columns, DEPTH>(p, &feed, warp);
+	gemm_feed_pass<shape>(p, &feed, warp);
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
 		const struct gemm_tile t = gemm_tile_at(p, i, rows, columns);
 		const struct gemm_part *part = &p->part[t.part];

@@ -26,6 +26,8 @@ enum {
 	PATCHES = TOKENS / PATCH_TOKENS,
 };
 
+using shape = gemm_shape<TOKENS, FEATURES, DEPTH>;
+
 /* Token rows of 32 bytes, halves exchanged every four rows against bank conflicts. */
 static __device__ __forceinline__ uint32_t patch_at(uint32_t token, uint32_t half)
 {
@@ -168,52 +170,6 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 	}
 }
 
-/* Loads the step that comes next. By a whole warp, for one thread's sake. */
-static __device__ __forceinline__ void feed_load(const struct gemm_params *p,
-						 const struct gemm_feed *f)
-{
-	const struct gemm_source from = gemm_feed_source(p, f);
-	const uint32_t to = f->ring.data + f->ring.stage * STAGE_BYTES;
-	const uint32_t full = f->ring.full + 8 * f->ring.stage;
-	const int box = p->box ? p->box : TOKENS;
-
-	if (f->index >= p->tiles)
-		return;
-	mbarrier_wait(f->ring.empty + 8 * f->ring.stage, f->ring.parity ^ 1);
-	if (elect_one()) {
-		mbarrier_arrive_expect(full, STAGE_BYTES);
-		tma_load_2d(to + X_BYTES, from.weight, full, f->step * DEPTH, from.weight_row);
-		for (int i = 0; i < TOKENS; i += box) {
-			const bool left = f->term == GEMM_BEFORE && p->has_left && p->box &&
-					  f->tile.row + i < p->shift;
-			const CUtensorMap *map = left ? &p->left : from.x;
-			const int row = i + (left ? f->tile.row : from.x_row);
-
-			tma_load_2d(to + i * DEPTH * 2, map, full, f->step * DEPTH, row);
-		}
-	}
-	__syncwarp();
-}
-
-/* The feed waits in shared memory; one lane writes what all have. */
-static __device__ __forceinline__ void feed_keep(struct gemm_feed *feed, const struct gemm_feed *f)
-{
-	__syncwarp();
-	if (threadIdx.x % 32 == 0)
-		*feed = *f;
-	__syncwarp();
-}
-
-static __device__ __forceinline__ void feed_step(const struct gemm_params *p,
-						 struct gemm_feed *feed)
-{
-	struct gemm_feed f = *feed;
-
-	feed_load(p, &f);
-	gemm_feed_pass<TOKENS, FEATURES, DEPTH>(p, &f, 1);
-	feed_keep(feed, &f);
-}
-
 /* This warp has read the stage. */
 static __device__ __forceinline__ void stage_read(uint32_t empty)
 {
@@ -244,7 +200,7 @@ static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const str
 		if (i > 0)
 			stage_read(before);
 		if (warp == 0)
-			feed_step(p, feed);
+			gemm_feed_step<shape>(p, feed, 1);
 		before = ring->empty + 8 * ring->stage;
 		gemm_ring_next(ring);
 	}
@@ -280,10 +236,10 @@ template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct
 	if (warp == 0) {
 		struct gemm_feed begin;
 
-		gemm_feed_init<TOKENS, FEATURES>(p, &ring, &begin);
-		feed_keep(feed, &begin);
+		gemm_feed_init<shape>(p, &ring, &begin);
+		gemm_feed_keep(feed, &begin);
 		for (int i = 0; i < STAGES - 1; i++)
-			feed_step(p, feed);
+			gemm_feed_step<shape>(p, feed, 1);
 	}
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
 		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);

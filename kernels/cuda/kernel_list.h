@@ -18,6 +18,7 @@
 	X(mixffn) \
 	X(pixel) \
 	X(gemm_mma) \
+	X(gemm_mma_240) \
 	X(gemm_wgmma) \
 	X(gemm_any) \
 	X(conv3d) \
@@ -82,6 +83,10 @@
 	CUDA_GEMM(X, gemm_mma, 128x96) \
 	X(gemm_mma, gemm_mma_128x128_any) \
 	X(gemm_mma, gemm_mma_64x64_any) \
+	X(gemm_mma_240, gemm_mma_240x192) \
+	X(gemm_mma_240, gemm_mma_240x192_silu) \
+	X(gemm_mma_240, gemm_mma_240x192_residual) \
+	X(gemm_mma_240, gemm_mma_240x192_temporal) \
 	CUDA_GEMM(X, gemm_wgmma, 240x192) \
 	X(gemm_wgmma, gemm_wgmma_240x192_temporal) \
 	X(gemm_any, gemm_any)

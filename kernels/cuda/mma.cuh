@@ -405,6 +405,19 @@ static __device__ __forceinline__ void fence_proxy_async(void)
 	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* ------------------------------------------------------------------------------------ registers */
+
+/* setmaxnreg.dec / .inc: registers per thread of the executing warpgroup. sm_90a, the sm_120 family. */
+template <int N> static __device__ __forceinline__ void registers_give(void)
+{
+	asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+template <int N> static __device__ __forceinline__ void registers_take(void)
+{
+	asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
 /* --------------------------------------------------------------------------- dependent launches */
 
 /* griddepcontrol.wait: what the kernels before this one wrote is there. No effect without them. */

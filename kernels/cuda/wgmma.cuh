@@ -35,17 +35,6 @@ template <int N> static __device__ __forceinline__ void wgmma_wait(void)
 	WGMMA_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* setmaxnreg.dec / .inc: registers per thread of the executing warpgroup. */
-template <int N> static __device__ __forceinline__ void registers_give(void)
-{
-	WGMMA_ASM("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
-}
-
-template <int N> static __device__ __forceinline__ void registers_take(void)
-{
-	WGMMA_ASM("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
-}
-
 /*
  * Matrix descriptor of a tile of rows of 128 bytes (64 BF16, K contiguous) in the 128-byte swizzle,
  * at a multiple of 1024: groups of 8 rows are 1024 bytes apart. The next 16 of K are 32 bytes on:

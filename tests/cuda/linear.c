@@ -144,6 +144,18 @@ static const struct linear_case linear_cases[] = {
 	  .gate = true,
 	  .in_place = true },
 	{ .rows = 2640, .in = 2240, .parts = 1, .out = { 128 }, .bias = true },
+	/* tiles of 240 by 192, the last of them cut, K too */
+	{ .rows = 2633, .in = 72, .parts = 1, .out = { 2232 }, .pad = 8, .bias = true },
+	{ .rows = 2633, .in = 8, .parts = 1, .out = { 2232 }, .activation = KERNEL_SILU },
+	{ .rows = 2633,
+	  .in = 72,
+	  .parts = 1,
+	  .out = { 2232 },
+	  .pad = 8,
+	  .bias = true,
+	  .residual = true,
+	  .gate = true },
+	{ .rows = 2633, .in = 136, .parts = 1, .out = { 2232 }, .residual = true, .in_place = true },
 };
 
 static void linear_is_the_oracle(void **state)

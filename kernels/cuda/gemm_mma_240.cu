@@ -1,0 +1,417 @@
+/*
+ * Matrix products for every target from sm_90 on, like gemm_mma.cu, with tiles that fit the model:
+ * 240 tokens by 192 features, since 2640 tokens are 11·240. Outputs of 2240, 8960 and 13440 are then 1,
+ * 4 and 5.83 rounds of 132 multiprocessors. The product is made transposed, rows of the tensor tile
+ * being features: 48 of them by 120 tokens are a warp's, which reads less shared memory for each
+ * product than 64 by 64. gemm.h has the formula.
+ *
+ * A warp of its own loads, in a warpgroup that gives its registers to the two that multiply. What the
+ * epilogue adds (`inner`, `residual`) comes through the ring too, as steps after the last of K, so it
+ * is there when the sums are.
+ */
+#include "kernels/cuda/gemm.cuh"
+
+enum {
+	TOKENS = 240,
+	FEATURES = 192,
+	DEPTH = 32, /* rows of 64 bytes */
+	ALONG_FEATURES = 4,
+	WARPS = 8, /* that multiply */
+	/* A warpgroup more, of which one warp loads. A block begins with 3·168. */
+	THREADS = 32 * WARPS + 128,
+	LOADING_REGISTERS = 24,
+	REGISTERS = 240,
+	WARP_FEATURES = FEATURES / ALONG_FEATURES,
+	WARP_TOKENS = TOKENS / (WARPS / ALONG_FEATURES),
+	M = WARP_FEATURES / 16,
+	N = WARP_TOKENS / 8,
+	/* Sixteen tokens are one ldmatrix; the last eight one by half. */
+	GROUPS = (N + 1) / 2,
+	AHEAD = 2, /* groups loaded before their products */
+	RING = 4,  /* of them */
+	STAGE_BYTES = (TOKENS + FEATURES) * DEPTH * 2,
+	BARRIER_BYTES = 128,
+	/* A row of `inner` or `residual` in a stage: one warp's features. */
+	OTHER_ROW = WARP_FEATURES * 2,
+	/* Sixteen tokens on their way out: rows of seven chunks, so that eight rows meet all banks. */
+	PATCH_ROW = OTHER_ROW + 16,
+	PATCH_BYTES = 16 * PATCH_ROW,
+	CHUNKS = OTHER_ROW / 16, /* of 16 bytes, of a row */
+};
+
+static_assert((TOKENS + 8) * OTHER_ROW <= STAGE_BYTES, "half a group past the end is read");
+static_assert(3 * STAGE_BYTES + BARRIER_BYTES + WARPS * PATCH_BYTES <= 99 * 1024,
+	      "three stages on sm_120");
+static_assert((int)GEMM_240_MORE == (int)WARPS * PATCH_BYTES, "what the launcher adds");
+static_assert((int)GEMM_240_OTHER == (int)WARP_FEATURES, "the launcher's box of other tensors");
+
+template <int EPILOGUE>
+using shape_of = gemm_shape<TOKENS, FEATURES, DEPTH, gemm_others<EPILOGUE>, WARP_FEATURES>;
+
+/* ------------------------------------------------------------------------------------ products */
+
+/* Where this lane reads fragments: of the warp's features and of its tokens. */
+struct fragment_rows {
+	uint32_t w, x;
+};
+
+struct fragments {
+	uint32_t w[2][M][4]; /* of this step and of the next */
+	uint32_t x[RING][4];
+};
+
+static __device__ __forceinline__ struct fragment_rows fragment_rows_at(uint32_t w, uint32_t x)
+{
+	const uint32_t lane = threadIdx.x % 32;
+
+	return { w + swizzle_64(lane % 16, lane / 16),
+		 x + swizzle_64(lane % 8 + lane / 16 * 8, lane / 8 % 2) };
+}
+
+static __device__ __forceinline__ struct fragment_rows rows_of(const struct fragment_rows *first,
+							       const struct gemm_ring *ring)
+{
+	return { first->w + ring->stage * STAGE_BYTES, first->x + ring->stage * STAGE_BYTES };
+}
+
+/* The second 16 of K: the other half of a row's chunks. */
+static __device__ __forceinline__ struct fragment_rows second_step(struct fragment_rows at)
+{
+	return { at.w ^ 32, at.x ^ 32 };
+}
+
+static __device__ __forceinline__ void load_tokens(struct fragments *f, uint32_t at, int group)
+{
+	if (2 * group + 1 < N)
+		ldmatrix_x4(f->x[group % RING], at + group * 16 * DEPTH * 2);
+	else
+		ldmatrix_x2(f->x[group % RING], at + group * 16 * DEPTH * 2);
+}
+
+static __device__ __forceinline__ void load_features(uint32_t w[M][4], uint32_t at)
+{
+#pragma unroll
+	for (int m = 0; m < M; m++)
+		ldmatrix_x4(w[m], at + m * 16 * DEPTH * 2);
+}
+
+static __device__ __forceinline__ void load_first(struct fragments *f,
+						  const struct fragment_rows *at)
+{
+	load_features(f->w[0], at->w);
+#pragma unroll
+	for (int g = 0; g < AHEAD; g++)
+		load_tokens(f, at->x, g);
+}
+
+static __device__ __forceinline__ void multiply_group(float (*d)[N][4], const uint32_t (*w)[4],
+						      const uint32_t x[4], int group)
+{
+#pragma unroll
+	for (int i = 0; i < 2; i++)
+#pragma unroll
+		for (int m = 0; m < M; m++)
+			if (2 * group + i < N)
+				mma_bf16(d[m][2 * group + i], w[m], x[2 * i], x[2 * i + 1]);
+}
+
+/* This warp has read the stage. */
+static __device__ __forceinline__ void stage_read(const struct gemm_ring *ring)
+{
+	__syncwarp();
+	if (threadIdx.x % 32 == 0)
+		mbarrier_arrive(ring->empty + 8 * ring->stage);
+}
+
+/* The first half of a stage; meanwhile the first fragments of the second come in. */
+static __device__ __forceinline__ void multiply_first(float (*d)[N][4], struct fragments *f,
+						      const struct fragment_rows *at)
+{
+	const struct fragment_rows next = second_step(*at);
+
+#pragma unroll
+	for (int g = 0; g < GROUPS; g++) {
+		if (g + AHEAD < GROUPS)
+			load_tokens(f, at->x, g + AHEAD);
+		else
+			load_tokens(f, next.x, g + AHEAD - GROUPS);
+		if (g >= 2 && g < 2 + M)
+			ldmatrix_x4(f->w[1][g - 2], next.w + (g - 2) * 16 * DEPTH * 2);
+		multiply_group(d, f->w[0], f->x[g % RING], g);
+	}
+}
+
+/* The second half; once all of it is in registers the stage is free, and the next one's turn comes. */
+template <bool MORE>
+static __device__ __forceinline__ void
+multiply_second(float (*d)[N][4], struct fragments *f, struct fragment_rows *at,
+		const struct fragment_rows *first, struct gemm_ring *ring)
+{
+	const struct fragment_rows here = second_step(*at);
+
+#pragma unroll
+	for (int g = 0; g < GROUPS; g++) {
+		if (g + AHEAD == GROUPS) {
+			stage_read(ring);
+			gemm_ring_next(ring);
+			if (MORE) {
+				mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+				*at = rows_of(first, ring);
+				load_features(f->w[0], at->w);
+			}
+		}
+		if (g + AHEAD < GROUPS)
+			load_tokens(f, here.x, g + AHEAD);
+		else if (MORE)
+			load_tokens(f, at->x, g + AHEAD - GROUPS);
+		multiply_group(d, f->w[1], f->x[g % RING], g);
+	}
+}
+
+/* The sum of one tile: `steps` stages of the ring. */
+template <class S>
+static __device__ __forceinline__ void accumulate(float (*d)[N][4], const struct gemm_params *p,
+						  struct gemm_ring *ring, int steps,
+						  const struct fragment_rows *first)
+{
+	struct fragments f;
+	struct fragment_rows at;
+
+#pragma unroll
+	for (int m = 0; m < M; m++)
+#pragma unroll
+		for (int n = 0; n < N; n++)
+#pragma unroll
+			for (int e = 0; e < 4; e++)
+				d[m][n][e] = 0;
+
+	mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+	at = rows_of(first, ring);
+	load_first(&f, &at);
+#pragma unroll 1
+	for (int i = 1;; i++) {
+		multiply_first(d, &f, &at);
+		if (i == steps)
+			break;
+		multiply_second<true>(d, &f, &at, first, ring);
+	}
+	multiply_second<false>(d, &f, &at, first, ring);
+}
+
+/* ------------------------------------------------------------------------------------ epilogue */
+
+/* Of 16 tokens by 16 features in rows of `row` bytes: this lane's row of the four matrices. */
+static __device__ __forceinline__ uint32_t matrix_at(uint32_t row)
+{
+	const uint32_t lane = threadIdx.x % 32;
+
+	return (lane / 16 * 8 + lane % 8) * row + lane / 8 % 2 * 16;
+}
+
+/* bias and gate of this lane's features, 8 apart. */
+struct feature_values {
+	float bias[2 * M], gate[2 * M];
+};
+
+template <int EPILOGUE>
+static __device__ __forceinline__ void feature_values_load(const struct gemm_part *part,
+							   int feature, struct feature_values *v)
+{
+	feature += threadIdx.x % 32 / 4;
+#pragma unroll
+	for (int i = 0; i < 2 * M; i++) {
+		const bool is = feature + 8 * i < part->out;
+
+		v->bias[i] = EPILOGUE != GEMM_TEMPORAL && part->bias && is ?
+				     part->bias[feature + 8 * i] :
+				     0;
+		v->gate[i] =
+			gemm_others<EPILOGUE> && part->gate && is ? part->gate[feature + 8 * i] : 1;
+	}
+}
+
+/* 16 features of a group to words of two tokens. from: these of `inner` and `residual`. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void finish_words(const float (*d)[4], int n, const float bias[2],
+						    const float gate[2], const uint32_t from[2],
+						    uint32_t w[4])
+{
+	const float one[2] = { 1, 1 };
+	float v[8];
+
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		v[i] = n + i / 4 < N ? d[n + i / 4][i % 4] + bias[i / 2 % 2] : 0;
+	if (EPILOGUE == GEMM_SILU)
+#pragma unroll
+		for (int i = 0; i < 8; i += 2)
+			gemm_activate(1, &v[i], &v[i + 1]);
+	if (EPILOGUE == GEMM_TEMPORAL)
+		gemm_add_other(from[0], one, v);
+	if (gemm_others<EPILOGUE>)
+		gemm_add_other(from[1], gate, v);
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		w[i] = bf16_pack(v[2 * i], v[2 * i + 1]);
+}
+
+/* A group of a warp's tokens from the patch, 96 bytes of a row by six lanes. */
+static __device__ __forceinline__ void patch_write(const struct gemm_params *p,
+						   const struct gemm_part *part, uint32_t patch,
+						   int token, int feature, int tokens)
+{
+#pragma unroll
+	for (int r = 0; r < 16 * CHUNKS / 32; r++) {
+		const int chunk = threadIdx.x % 32 + 32 * r;
+		const int n = chunk / CHUNKS, c = chunk % CHUNKS;
+
+		if (n < tokens && token + n < p->rows && feature + 8 * c < part->out)
+			global_store_16((uint16_t *)part->y + (token + n) * part->ldy + feature +
+						8 * c,
+					shared_load_16(patch + n * PATCH_ROW + c * 16));
+	}
+}
+
+/* d: this warp's sums. other: `inner` and `residual` of its features, all tokens of the tile. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void
+finish(const struct gemm_params *p, const struct gemm_part *part, const float (*d)[N][4], int token,
+       int feature, uint32_t patch, const uint32_t other[2])
+{
+	const uint32_t to = patch + matrix_at(PATCH_ROW);
+	struct feature_values values;
+
+	feature_values_load<EPILOGUE>(part, feature, &values);
+#pragma unroll
+	for (int g = 0; g < GROUPS; g++) {
+#pragma unroll
+		for (int m = 0; m < M; m++) {
+			const uint32_t at = g * 16 * OTHER_ROW + m * 32;
+			const uint32_t from[2] = { other[0] + at, other[1] + at };
+			uint32_t w[4];
+
+			finish_words<EPILOGUE>(d[m], 2 * g, values.bias + 2 * m,
+					       values.gate + 2 * m, from, w);
+			stmatrix_x4_trans(to + m * 32, w);
+		}
+		__syncwarp();
+		patch_write(p, part, patch, token + 16 * g, feature, 2 * g + 1 < N ? 16 : 8);
+		__syncwarp();
+	}
+}
+
+/* The same with the steps of other tensors: each is the features of one warp along them. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void
+finish_others(const struct gemm_params *p, const struct gemm_part *part, const float (*d)[N][4],
+	      int token, int feature, uint32_t patch, struct gemm_ring *ring)
+{
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+	const uint32_t lane_at =
+		warp / ALONG_FEATURES * WARP_TOKENS * OTHER_ROW + matrix_at(OTHER_ROW);
+
+#pragma unroll 1
+	for (int i = 0; i < ALONG_FEATURES; i++) {
+		struct gemm_ring read[2];
+		uint32_t other[2] = { 0, 0 };
+
+#pragma unroll
+		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++) {
+			mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+			other[o] = ring->data + ring->stage * STAGE_BYTES + lane_at;
+			read[o] = *ring;
+			gemm_ring_next(ring);
+		}
+		if (i == warp % ALONG_FEATURES)
+			finish<EPILOGUE>(p, part, d, token, feature, patch, other);
+#pragma unroll
+		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++)
+			stage_read(&read[o]);
+	}
+}
+
+/* -------------------------------------------------------------------------------------- kernels */
+
+/* All steps of the block's tiles, as far ahead as the ring allows. */
+template <class S>
+static __device__ __forceinline__ void feed_all(const struct gemm_params *p,
+						const struct gemm_ring *ring)
+{
+	struct gemm_feed f;
+
+	gemm_feed_init<S>(p, ring, &f);
+	while (f.index < p->tiles) {
+		gemm_feed_load<S>(p, &f);
+		gemm_feed_pass<S>(p, &f, 1);
+	}
+}
+
+/* What a multiplying warp does. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void multiply_all(const struct gemm_params *p,
+						    struct gemm_ring ring, int warp, uint32_t patch)
+{
+	using shape = shape_of<EPILOGUE>;
+	const int feature = warp % ALONG_FEATURES * WARP_FEATURES;
+	const int token = warp / ALONG_FEATURES * WARP_TOKENS;
+	const struct fragment_rows first = fragment_rows_at(
+		ring.data + shape::x_bytes + feature * DEPTH * 2, ring.data + token * DEPTH * 2);
+
+	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
+		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
+		const struct gemm_part *part = &p->part[t.part];
+		const uint32_t none[2] = { 0, 0 };
+		float d[M][N][4];
+
+		accumulate<shape>(d, p, &ring, gemm_steps(p, &t, DEPTH), &first);
+		if (shape::others)
+			finish_others<EPILOGUE>(p, part, d, t.row + token, t.column + feature,
+						patch, &ring);
+		else
+			finish<EPILOGUE>(p, part, d, t.row + token, t.column + feature, patch,
+					 none);
+	}
+}
+
+template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct gemm_params *p)
+{
+	using shape = shape_of<EPILOGUE>;
+	extern __shared__ __align__(1024) uint8_t shared[];
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+	const int ring_bytes = p->stages * STAGE_BYTES + BARRIER_BYTES;
+	struct gemm_ring ring = {
+		.data = shared_address(shared),
+		.full = shared_address(shared) + p->stages * STAGE_BYTES,
+		.empty = shared_address(shared) + p->stages * STAGE_BYTES + 8 * p->stages,
+		.stages = p->stages,
+		.stage = 0,
+		.parity = 0,
+	};
+
+	if (threadIdx.x == 0)
+		gemm_ring_init(&ring, WARPS);
+	__syncthreads();
+	dependency_wait();
+	dependency_launch();
+
+	if (warp >= WARPS) {
+		registers_give<LOADING_REGISTERS>();
+		if (warp == WARPS)
+			feed_all<shape>(p, &ring);
+		return;
+	}
+	registers_take<REGISTERS>();
+	multiply_all<EPILOGUE>(p, ring, warp, ring.data + ring_bytes + warp * PATCH_BYTES);
+}
+
+#define GEMM_KERNEL(name, epilogue)                                     \
+	extern "C" __global__ void __launch_bounds__(THREADS, 1)        \
+		name(const __grid_constant__ struct gemm_params params) \
+	{                                                               \
+		gemm<epilogue>(&params);                                \
+	}
+
+GEMM_KERNEL(gemm_mma_240x192, GEMM_PLAIN)
+GEMM_KERNEL(gemm_mma_240x192_silu, GEMM_SILU)
+GEMM_KERNEL(gemm_mma_240x192_residual, GEMM_RESIDUAL)
+GEMM_KERNEL(gemm_mma_240x192_temporal, GEMM_TEMPORAL)
