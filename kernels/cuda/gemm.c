@@ -40,7 +40,7 @@ _Static_assert(4 * 2 * (128 + 256) * 32 + BARRIER_BYTES <= CUDA_PORTABLE_SHARED,
 /* clang-format off */
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
-	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, 0, true, 1.4f },
+	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, 64, true, 1.4f },
 	{ { EACH(gemm_mma_240x192, temporal), NONE },
 	  240, 192, 32, 384, 1, MOST, GEMM_240_MORE, GEMM_240_OTHER, false, 1.0f },
 	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, 0, false, 1.0f },
@@ -208,7 +208,7 @@ static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 {
 	int a = k->rows, b = p->shift;
 
-	if (p->taps == 1 || (!k->wgmma && !k->other))
+	if (p->taps == 1 || !k->other)
 		return 0;
 	while (b) {
 		const int rest = a % b;

@@ -24,9 +24,12 @@ enum {
 	PATCH_TOKENS = 16,
 	PATCH_BYTES = PATCH_TOKENS * 16 * 2,
 	PATCHES = TOKENS / PATCH_TOKENS,
+	/* A row of `inner` or `residual` in a stage: one warpgroup's features. */
+	OTHER_ROW = 64 * 2,
 };
 
-using shape = gemm_shape<TOKENS, FEATURES, DEPTH>;
+template <int EPILOGUE>
+using shape_of = gemm_shape<TOKENS, FEATURES, DEPTH, gemm_others<EPILOGUE>, 64>;
 
 /* Token rows of 32 bytes, halves exchanged every four rows against bank conflicts. */
 static __device__ __forceinline__ uint32_t patch_at(uint32_t token, uint32_t half)
@@ -46,15 +49,6 @@ static __device__ __forceinline__ uint32_t patch_chunk(void)
 	return patch_at(threadIdx.x % 32 / 2, threadIdx.x % 2);
 }
 
-/* From a tensor's layout to the accumulator's: w[2i], w[2i+1] are features 0…7 and 8…15. */
-static __device__ __forceinline__ void patch_load(uint32_t patch, uint4 v, uint32_t w[4])
-{
-	__syncwarp();
-	shared_store_16(patch + patch_chunk(), v);
-	__syncwarp();
-	ldmatrix_x4_trans(w, patch + patch_matrix());
-}
-
 static __device__ __forceinline__ uint4 patch_store(uint32_t patch, const uint32_t w[4])
 {
 	__syncwarp();
@@ -63,23 +57,9 @@ static __device__ __forceinline__ uint4 patch_store(uint32_t patch, const uint32
 	return shared_load_16(patch + patch_chunk());
 }
 
-/* v ← v + other */
-static __device__ __forceinline__ void add_patch(uint32_t patch, uint4 other, float v[8])
-{
-	uint32_t w[4];
-
-	patch_load(patch, other, w);
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		v[2 * i] += bf16_low(w[i]);
-		v[2 * i + 1] += bf16_high(w[i]);
-	}
-}
-
-/* A lane's 16 bytes of every patch: their rows, and how many rows are left. */
+/* A lane's 16 bytes of every patch: their row, and how many rows are left. */
 struct lane_rows {
 	char *y;
-	const char *inner, *residual;
 	int left;
 };
 
@@ -91,36 +71,24 @@ lane_rows_at(const struct gemm_params *p, const struct gemm_part *part, int toke
 	token += threadIdx.x % 32 / 2;
 	feature += threadIdx.x % 2 * 8;
 	at.y = (char *)part->y + 2 * (token * part->ldy + feature);
-	at.inner = (const char *)part->inner + 2 * (token * part->ld_inner + feature);
-	at.residual = (const char *)part->residual + 2 * (token * part->ld_residual + feature);
 	at.left = feature < part->out ? p->rows - token : 0;
 	return at;
 }
 
-/* Of the patch j patches further on. */
-static __device__ __forceinline__ uint4 lane_load(const struct lane_rows *at, const char *from,
-						  int64_t ld, int j)
-{
-	if (at->left <= j * PATCH_TOKENS)
-		return {};
-	return global_load_16(from + 2 * PATCH_TOKENS * j * ld);
-}
-
 /*
  * A warp's sums of 16 features (from `feature`) and all tokens of the tile (from `token`): word i of
- * a patch has two tokens of one feature, as the accumulator has. A residual comes
- * one patch ahead; for two tensors there are no registers.
+ * a patch has two tokens of one feature, as the accumulator has. other: this lane's row of the first
+ * patch of `inner` and of `residual`.
  */
 template <int EPILOGUE>
-static __device__ __forceinline__ void finish(const struct gemm_params *p,
-					      const struct gemm_part *part, float d[TOKENS / 2],
-					      int token, int feature, uint32_t patch)
+static __device__ __forceinline__ void
+finish(const struct gemm_params *p, const struct gemm_part *part, float d[TOKENS / 2], int token,
+       int feature, uint32_t patch, const uint32_t other[2])
 {
-	constexpr bool has_other = EPILOGUE == GEMM_RESIDUAL || EPILOGUE == GEMM_TEMPORAL;
 	const int row = feature + threadIdx.x % 32 / 4;
 	const struct lane_rows at = lane_rows_at(p, part, token, feature);
+	const float one[2] = { 1, 1 };
 	float bias[2] = { 0, 0 }, gate[2] = { 1, 1 };
-	uint4 residual[2], inner;
 
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
@@ -129,21 +97,12 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 		if (part->gate && row + 8 * h < part->out)
 			gate[h] = part->gate[row + 8 * h];
 	}
-	if (EPILOGUE == GEMM_RESIDUAL)
-		residual[0] = lane_load(&at, at.residual, part->ld_residual, 0);
 #pragma unroll
 	for (int j = 0; j < PATCHES; j++) {
 		float *v = d + 8 * j;
 		uint32_t w[4];
 		uint4 result;
 
-		if (EPILOGUE == GEMM_TEMPORAL) {
-			inner = lane_load(&at, at.inner, part->ld_inner, j);
-			residual[j % 2] = lane_load(&at, at.residual, part->ld_residual, j);
-		}
-		if (EPILOGUE == GEMM_RESIDUAL && j + 1 < PATCHES)
-			residual[(j + 1) % 2] =
-				lane_load(&at, at.residual, part->ld_residual, j + 1);
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			if (EPILOGUE != GEMM_TEMPORAL) {
@@ -154,13 +113,9 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 				gemm_activate(1, &v[2 * i], &v[2 * i + 1]);
 		}
 		if (EPILOGUE == GEMM_TEMPORAL)
-			add_patch(patch, inner, v);
-		if (has_other) {
-#pragma unroll
-			for (int i = 0; i < 8; i++)
-				v[i] *= gate[i / 2 % 2];
-			add_patch(patch, residual[j % 2], v);
-		}
+			gemm_add_other(other[0] + j * PATCH_TOKENS * OTHER_ROW, one, v);
+		if (gemm_others<EPILOGUE>)
+			gemm_add_other(other[1] + j * PATCH_TOKENS * OTHER_ROW, gate, v);
 #pragma unroll
 		for (int i = 0; i < 4; i++)
 			w[i] = bf16_pack(v[2 * i], v[2 * i + 1]);
@@ -178,6 +133,7 @@ static __device__ __forceinline__ void stage_read(uint32_t empty)
 }
 
 /* One warpgroup's 64 features of a tile; the first warp of all feeds the ring. */
+template <class S>
 static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const struct gemm_params *p,
 						  struct gemm_ring *ring, struct gemm_feed *feed,
 						  int steps, uint32_t features)
@@ -200,7 +156,7 @@ static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const str
 		if (i > 0)
 			stage_read(before);
 		if (warp == 0)
-			gemm_feed_step<shape>(p, feed, 1);
+			gemm_feed_step<S>(p, feed, 1);
 		before = ring->empty + 8 * ring->stage;
 		gemm_ring_next(ring);
 	}
@@ -208,8 +164,44 @@ static __device__ __forceinline__ void accumulate(float d[TOKENS / 2], const str
 	stage_read(before);
 }
 
+/* finish, with the steps of other tensors: each is the features of one warpgroup along them. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void
+finish_others(const struct gemm_params *p, const struct gemm_part *part, float d[TOKENS / 2],
+	      int token, int feature, uint32_t patch, struct gemm_ring *ring,
+	      struct gemm_feed *feed)
+{
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+	const uint32_t lane_at = swizzle_128(lane / 16 * 8 + lane % 8, warp % 4 * 2 + lane / 8 % 2);
+
+#pragma unroll 1
+	for (int i = 0; i < GROUPS; i++) {
+		uint32_t other[2] = { 0, 0 }, empty[2];
+
+		if (warp == 0)
+			gemm_feed_step<shape_of<EPILOGUE>>(p, feed, 1);
+#pragma unroll
+		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++) {
+			mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+			other[o] = ring->data + ring->stage * STAGE_BYTES + lane_at;
+			empty[o] = ring->empty + 8 * ring->stage;
+			gemm_ring_next(ring);
+		}
+		if (i == warp / 4)
+			finish<EPILOGUE>(p, part, d, token, feature, patch, other);
+		__syncwarp();
+#pragma unroll
+		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++)
+			stage_read(empty[o]);
+		/* Of two steps, the second one's load waits for the first to be read. */
+		if (warp == 0 && gemm_others<EPILOGUE> == 2)
+			gemm_feed_step<shape_of<EPILOGUE>>(p, feed, 1);
+	}
+}
+
 template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 {
+	using shape = shape_of<EPILOGUE>;
 	extern __shared__ __align__(1024) uint8_t shared[];
 	const uint32_t base = shared_address(shared), barriers = base + STAGES * STAGE_BYTES;
 	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
@@ -243,11 +235,17 @@ template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct
 	}
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
 		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
+		const struct gemm_part *part = &p->part[t.part];
+		const uint32_t none[2] = { 0, 0 };
 		float d[TOKENS / 2];
 
-		accumulate(d, p, &ring, feed, gemm_steps(p, &t, DEPTH),
-			   X_BYTES + warp / 4 * 64 * DEPTH * 2);
-		finish<EPILOGUE>(p, &p->part[t.part], d, t.row, t.column + warp * 16, patch);
+		accumulate<shape>(d, p, &ring, feed, gemm_steps(p, &t, DEPTH),
+				  X_BYTES + warp / 4 * 64 * DEPTH * 2);
+		if (shape::others)
+			finish_others<EPILOGUE>(p, part, d, t.row, t.column + warp * 16, patch,
+						&ring, feed);
+		else
+			finish<EPILOGUE>(p, part, d, t.row, t.column + warp * 16, patch, none);
 	}
 }
 
