@@ -508,6 +508,14 @@ struct kernel_device_options {
 	bool portable;	  /* GPU: without the kernels that only one generation of chips runs */
 };
 
+/* What a device is, for reports. */
+struct kernel_facts {
+	char name[96], pci[20]; /* "0000:3b:00.0" */
+	int driver_version;	/* 13000: CUDA 13.0 */
+	int capability;		/* 90, 120, 121 */
+	int multiprocessors, clock_khz, l2_bytes, shared_bytes;
+};
+
 typedef int (*kernel_run_function)(struct kernel_device *, const void *params,
 				   struct kernel_queue *);
 typedef size_t (*kernel_workspace_function)(const struct kernel_device *, const void *params);
@@ -587,6 +595,7 @@ struct kernel_backend {
 	int (*timer_mark)(struct kernel_device *, int slot, struct kernel_queue *);
 	int (*timer_read)(struct kernel_device *, int first, int second, int64_t *ret_ns);
 	const char *(*kernels_used)(struct kernel_device *, enum kernel_op);
+	void (*facts)(struct kernel_device *, struct kernel_facts *ret);
 
 	/*
 	 * Enqueues products of matrices that never leave the registers: the most its matrix units can do.

@@ -13,6 +13,8 @@
 
 static const char usage[] =
 	"Usage: sana-bench [--plan] (--model DIR | --shape 2b|demo) [OPTION]…\n"
+	"       sana-bench --self-test FILE [--backend NAME] [--model DIR]\n"
+	"       sana-bench --verify-report FILE\n"
 	"\n"
 	"Measures the speed of a model on this machine, or prints what it would take.\n"
 	"\n"
@@ -29,6 +31,8 @@ static const char usage[] =
 	"  --profile               then two chunks more, every op timed by itself\n"
 	"  --estimate NAME         with --profile on a GPU: what rtx5090 or gb10 would take by this run's\n"
 	"                          efficiencies (measure with --backend cuda-portable)\n"
+	"  --self-test FILE        check every op of the GPU against the CPU, time them, write one report\n"
+	"  --verify-report FILE    say whether a report is as it was written\n"
 	"  --threads N             worker threads (default: one per core)\n"
 	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
 	"  --weights-mode MODE     auto, mapped or widened (default auto)\n"
@@ -37,7 +41,7 @@ static const char usage[] =
 	"  --json                  one JSON object on stdout\n"
 	"  --help, --version\n"
 	"\n"
-	"Exit status: 0 done, 1 failed, 2 wrong usage, 3 the plan does not fit this machine.\n";
+	"Exit status: 0 done, 1 failed or something is wrong, 2 wrong usage, 3 the plan does not fit this machine.\n";
 
 enum {
 	OPT_MODEL = 256,
@@ -52,6 +56,8 @@ enum {
 	OPT_WARM,
 	OPT_PROFILE,
 	OPT_ESTIMATE,
+	OPT_SELF_TEST,
+	OPT_VERIFY,
 	OPT_THREADS,
 	OPT_BACKEND,
 	OPT_MODE,
@@ -75,6 +81,8 @@ static const struct option long_options[] = {
 	{ "warm-up", required_argument, NULL, OPT_WARM },
 	{ "profile", no_argument, NULL, OPT_PROFILE },
 	{ "estimate", required_argument, NULL, OPT_ESTIMATE },
+	{ "self-test", required_argument, NULL, OPT_SELF_TEST },
+	{ "verify-report", required_argument, NULL, OPT_VERIFY },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "backend", required_argument, NULL, OPT_BACKEND },
 	{ "weights-mode", required_argument, NULL, OPT_MODE },
@@ -182,6 +190,12 @@ static int option_take(struct bench *bench, int option, const char *value)
 	case OPT_PROFILE:
 		bench->profile = true;
 		return 0;
+	case OPT_SELF_TEST:
+		bench->self_test = value;
+		return 0;
+	case OPT_VERIFY:
+		bench->verify = value;
+		return 0;
 	case OPT_THREADS:
 		if (argument_integer(value, 1, 256, &bench->model.threads) < 0)
 			return wrong("threads is a number from 1 to 256, not", value);
@@ -225,7 +239,8 @@ int main(int count, char **arguments)
 		return 0;
 	if (r == 0 && optind < count)
 		r = wrong("unexpected argument", arguments[optind]);
-	if (r == 0 && !bench.model.directory && !bench.model.shape) {
+	if (r == 0 && !bench.model.directory && !bench.model.shape && !bench.self_test &&
+	    !bench.verify) {
 		(void)fputs(
 			"sana-bench: give --model DIR or --shape NAME; see sana-bench --help.\n",
 			stderr);
@@ -233,7 +248,10 @@ int main(int count, char **arguments)
 	}
 	if (r < 0)
 		return 2;
-	r = bench.plan_only ? bench_plan(&bench, &error) : bench_run(&bench, &error);
+	r = bench.verify    ? bench_report_verify(bench.verify, &error) :
+	    bench.self_test ? bench_self_test(&bench, &error) :
+	    bench.plan_only ? bench_plan(&bench, &error) :
+			      bench_run(&bench, &error);
 	if (r < 0)
 		(void)fprintf(stderr, "sana-bench: %s\n",
 			      error.text[0] ? error.text : strerror(-r));

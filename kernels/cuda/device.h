@@ -26,6 +26,7 @@
 	X(cuDeviceGetCount, 2000)                            \
 	X(cuDeviceGet, 2000)                                 \
 	X(cuDeviceGetName, 2000)                             \
+	X(cuDeviceGetPCIBusId, 4010)                         \
 	X(cuDeviceGetAttribute, 2000)                        \
 	X(cuDevicePrimaryCtxRetain, 7000)                    \
 	X(cuDevicePrimaryCtxRelease, 11000)                  \

@@ -332,6 +332,20 @@ static const char *cuda_kernels_used(struct kernel_device *device, enum kernel_o
 	return device->used_text;
 }
 
+static void cuda_facts(struct kernel_device *device, struct kernel_facts *ret)
+{
+	const struct cuda_properties *p = &device->properties;
+
+	*ret = (struct kernel_facts){ .driver_version = device->driver.version,
+				      .capability = p->capability,
+				      .multiprocessors = p->multiprocessors,
+				      .clock_khz = p->clock_khz,
+				      .l2_bytes = p->l2_bytes,
+				      .shared_bytes = p->shared_bytes };
+	(void)snprintf(ret->name, sizeof(ret->name), "%s", p->name);
+	(void)device->driver.cuDeviceGetPCIBusId(ret->pci, sizeof(ret->pci), device->device);
+}
+
 /* ----------------------------------------------------------------------------------- the ops */
 
 static void op_begin(struct kernel_device *device, struct kernel_queue *queue, enum kernel_op op)
@@ -385,6 +399,7 @@ const struct kernel_backend kernel_backend_cuda = {
 	.timer_mark = cuda_timer_mark,
 	.timer_read = cuda_timer_read,
 	.kernels_used = cuda_kernels_used,
+	.facts = cuda_facts,
 	.tensor_peak = cuda_tensor_peak,
 
 	.workspace = {

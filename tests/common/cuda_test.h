@@ -1,7 +1,7 @@
 /*
- * What the tests of the CUDA back end share: every op runs on the CPU table, its oracle, and on the CUDA
- * table with the same values, and both results are compared. Values of `act` tensors are rounded to BF16
- * first, so that both back ends start from the same numbers.
+ * Tests of the CUDA back end as cmocka programs: what they share with `sana-bench --self-test` is
+ * tools/bench/cuda_test.h (two sides, random values, comparisons) and tools/bench/op_check.h (one case of an
+ * op). Here every problem is an assertion that failed.
  *
  * A program calls cuda_test_open in its group set-up; without a GPU it prints why and exits with 77.
  */
@@ -13,114 +13,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "base/util.h"
-#include "kernels/cost.h"
-
-/*
- * A result rounded once to BF16 (8 bits): uniform rounding errors of half a unit leave 2^-9/sqrt(3) = 1.1e-3
- * to 2.3e-3 of the norm; F32 sums in another order add nothing to it. One op that rounds once:
- */
-#define CUDA_TOLERANCE 2.5e-3
-
-/* An op that rounds intermediate values to BF16 too (operands of a second product). */
-#define CUDA_CHAIN_TOLERANCE 6e-3
-
-/* F32 results of BF16 operands. */
-#define CUDA_FLOAT_TOLERANCE 1e-5
-
-enum { CUDA_TEST_MAX_BUFFERS = 256 };
-
-struct cuda_test_side {
-	const struct kernel_backend *table;
-	struct kernel_device *device;
-	struct kernel_queue *queue;
-};
-
-struct cuda_test_buffer {
-	void *host, *device;
-	size_t device_bytes;
-};
-
-struct cuda_test {
-	struct cuda_test_side cpu, gpu;
-	uint64_t random;
-	struct cuda_test_buffer buffer[CUDA_TEST_MAX_BUFFERS];
-	int buffers;
-};
-
-/* One tensor in both memories: F32 for the CPU, `act` (BF16) or F32 for the GPU. */
-struct cuda_tensor {
-	float *cpu;
-	void *gpu;
-	size_t count;
-	bool is_float;
-};
-
-struct cuda_weight {
-	struct kernel_weight cpu, gpu; /* both prepared */
-};
+#include "tools/bench/cuda_test.h"
 
 /* Opens both; exits with 77 where there is no GPU. */
 void cuda_test_open(struct cuda_test *test);
 /* The same without kernels for one generation of chips: what other chips run, tested here. */
 void cuda_test_open_portable(struct cuda_test *test);
-void cuda_test_close(struct cuda_test *test);
-
-/* Frees all buffers, starts the random sequence again. */
-void cuda_test_reset(struct cuda_test *test, uint64_t seed);
-
-/* Uniform values in [low, high); act tensors are rounded to BF16 on both sides. */
-struct cuda_tensor cuda_test_random(struct cuda_test *test, size_t count, double low, double high,
-				    bool is_float);
-
-/* Other values for a tensor that cuda_test_random made. */
-void cuda_test_refill(struct cuda_test *test, const struct cuda_tensor *tensor, double low,
-		      double high);
-
-/* Every byte 0xff: NaN in both types. */
-struct cuda_tensor cuda_test_output(struct cuda_test *test, size_t count, bool is_float);
-
-/* The same values once more, for ops that work in place. */
-struct cuda_tensor cuda_test_copy(struct cuda_test *test, const struct cuda_tensor *from);
-
-/* Values that the caller chose, F32 (rounded to BF16 unless is_float). */
-struct cuda_tensor cuda_test_values(struct cuda_test *test, const float *values, size_t count,
-				    bool is_float);
-
-/* Any bytes, the same on both sides. */
-struct cuda_test_bytes {
-	void *cpu, *gpu;
-};
-struct cuda_test_bytes cuda_test_bytes(struct cuda_test *test, const void *from, size_t bytes);
-
-/* Uniform BF16 values of variance about gain²/(in·taps), in the file's layout [out][in][taps]. */
-struct cuda_weight cuda_test_weight(struct cuda_test *test, int out, int in, int taps,
-				    int tap_first, int tap_count, double gain);
-
-/*
- * Runs the op on both sides, each with exactly the workspace it asks for, poisoned; waits. Two blocks of
- * the same op: pointers into the CPU's memory in `cpu`, into the GPU's in `gpu`. Failures are assertions.
- */
-void cuda_test_run(struct cuda_test *test, enum kernel_op op, struct kernel_workspace *cpu,
-		   struct kernel_workspace *gpu);
-
-/* On the GPU alone; returns what the op returned. */
-int cuda_test_run_gpu(struct cuda_test *test, enum kernel_op op, struct kernel_workspace *gpu);
-
-/*
- * Relative L2 of the GPU's tensor against the CPU's; prints it with the kernels used and asserts that it is
- * within tolerance and that no value is NaN. Returns it.
- */
-double cuda_test_compare(struct cuda_test *test, enum kernel_op op,
-			 const struct cuda_tensor *tensor, double tolerance, const char *format,
-			 ...) _printf_(5, 6);
-
-/* A digest of the GPU's bytes: two runs must give the same. */
-uint64_t cuda_test_digest(struct cuda_test *test, const struct cuda_tensor *tensor);
-
-/*
- * Median milliseconds of `runs` runs of the op after three of warm-up, each between two events with the L2
- * cache swept before; prints them beside the op's FLOP and bytes (kernels/cost.h).
- */
-double cuda_test_time(struct cuda_test *test, enum kernel_op op, struct kernel_workspace *gpu,
-		      int runs, const char *format, ...) _printf_(5, 6);

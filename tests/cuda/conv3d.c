@@ -3,6 +3,7 @@
  * sizes, one past a tile; then its speed at every published layer.
  */
 #include "tests/common/cuda_test.h"
+#include "tools/bench/op_check.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,124 +13,6 @@ static struct cuda_test test, portable;
 static bool only_portable;
 
 enum { SPEED_RUNS = 9 };
-
-enum context { WHOLE_CLIP, CONTEXT_UNSET, CONTEXT_SET };
-enum outputs { Y = 1, Y_NORM = 2, BOTH = 3 };
-
-struct conv_case {
-	int frames, height, width, cin, cout;
-	enum kernel_padding padding;
-	enum context context;
-	enum kernel_resample resample;
-	int stride[3];
-	bool drop;
-	enum outputs outputs;
-	int residual;  /* 1: there is one, 2: it is y */
-	int more_rows; /* of the weight than are used */
-};
-
-/* One op on both sides, and its tensors. */
-struct conv_run {
-	struct kernel_conv3d cpu, gpu;
-	struct cuda_weight weight;
-	struct cuda_tensor x, context, bias, residual, y, y_norm;
-};
-
-static int phases(const struct conv_case *c)
-{
-	return c->resample == KERNEL_RESAMPLE_NONE ? 1 : c->stride[0] * c->stride[1] * c->stride[2];
-}
-
-static int channels(const struct conv_case *c)
-{
-	return c->resample == KERNEL_SPACE_TO_DEPTH ? c->cout / phases(c) :
-	       c->resample == KERNEL_DEPTH_TO_SPACE ? c->cout * phases(c) :
-						      c->cout;
-}
-
-static size_t output_count(const struct conv_case *c)
-{
-	const size_t pixels = (size_t)c->frames * c->height * c->width;
-	const size_t frame = (size_t)c->height * c->width * c->stride[1] * c->stride[2];
-
-	if (c->resample == KERNEL_SPACE_TO_DEPTH)
-		return pixels / phases(c) * c->cout;
-	if (c->resample == KERNEL_DEPTH_TO_SPACE)
-		return (c->frames * c->stride[0] - c->drop) * frame * c->cout;
-	return pixels * c->cout;
-}
-
-static void conv_fill(const struct conv_case *c, struct conv_run *run)
-{
-	const size_t frame = (size_t)c->height * c->width * c->cin, count = output_count(c);
-	struct kernel_conv3d *cpu = &run->cpu, *gpu = &run->gpu;
-
-	*cpu = (struct kernel_conv3d){
-		.context_set = c->context == CONTEXT_SET,
-		.padding = c->padding,
-		.resample = c->resample,
-		.stride_t = c->stride[0],
-		.stride_h = c->stride[1],
-		.stride_w = c->stride[2],
-		.drop_first_frame = c->drop,
-		.frames = c->frames,
-		.height = c->height,
-		.width = c->width,
-		.cin = c->cin,
-		.cout = c->cout,
-	};
-	*gpu = *cpu;
-	run->x = cuda_test_random(&test, c->frames * frame, -1, 1, false);
-	cpu->x = run->x.cpu, gpu->x = run->x.gpu;
-	if (c->context != WHOLE_CLIP) {
-		/* NaN where it must not be read. */
-		run->context = c->context == CONTEXT_SET ?
-				       cuda_test_random(&test, 2 * frame, -1, 1, false) :
-				       cuda_test_output(&test, 2 * frame, false);
-		cpu->context = run->context.cpu, gpu->context = run->context.gpu;
-	}
-	run->weight = cuda_test_weight(&test, channels(c) + c->more_rows, c->cin, 27, 0, 27, 1.0);
-	cpu->weight = &run->weight.cpu, gpu->weight = &run->weight.gpu;
-	run->bias = cuda_test_random(&test, (size_t)channels(c), -1, 1, true);
-	cpu->bias = run->bias.cpu, gpu->bias = run->bias.gpu;
-	if (c->residual) {
-		run->residual = cuda_test_random(&test, count, -1, 1, false);
-		cpu->residual = run->residual.cpu, gpu->residual = run->residual.gpu;
-	}
-	if (c->outputs & Y) {
-		run->y = c->residual == 2 ? run->residual : cuda_test_output(&test, count, false);
-		cpu->y = run->y.cpu, gpu->y = run->y.gpu;
-	}
-	if (c->outputs & Y_NORM) {
-		run->y_norm = cuda_test_output(&test, count, false);
-		cpu->y_norm = run->y_norm.cpu, gpu->y_norm = run->y_norm.gpu;
-	}
-}
-
-static void conv_describe(const struct conv_case *c, char *text, size_t bytes)
-{
-	static const char *const resample[] = { "", " down", " up" };
-	static const char *const context[] = { "clip", "first", "next" };
-
-	(void)snprintf(text, bytes, "%dx%dx%d %d>%d %s %s%s %d%d%d%s r%d", c->frames, c->height,
-		       c->width, c->cin, c->cout, c->padding ? "reflect" : "zero",
-		       context[c->context], resample[c->resample], c->stride[0], c->stride[1],
-		       c->stride[2], c->drop ? " drop" : "", c->residual);
-}
-
-static void conv_compare(const struct conv_case *c, const struct conv_run *run, const char *text)
-{
-	if (run->cpu.y)
-		(void)cuda_test_compare(&test, KERNEL_OP_conv3d, &run->y, CUDA_TOLERANCE, "y %s",
-					text);
-	/* The norm may read the rounded value. */
-	if (run->cpu.y_norm)
-		(void)cuda_test_compare(&test, KERNEL_OP_conv3d, &run->y_norm, CUDA_CHAIN_TOLERANCE,
-					"y_norm %s", text);
-	if (c->context != WHOLE_CLIP)
-		(void)cuda_test_compare(&test, KERNEL_OP_conv3d, &run->context, 0, "context %s",
-					text);
-}
 
 /* What the CPU made, kept while the GPU starts from the same inputs again. */
 static float *result_keep(const struct cuda_tensor *t)
@@ -157,23 +40,23 @@ static void conv_case_run(const struct conv_case *c, uint64_t seed)
 	char text[100];
 
 	cuda_test_reset(&test, seed);
-	conv_fill(c, &run);
-	conv_describe(c, text, sizeof(text));
+	check_conv_fill(&test, c, &run);
+	check_conv_describe(c, text, sizeof(text));
 	cuda_test_run(&test, KERNEL_OP_conv3d, &run.cpu.workspace, &run.gpu.workspace);
-	conv_compare(c, &run, text);
+	check_conv_compare(&test, c, &run, text);
 	y = result_keep(&run.y);
 	y_norm = result_keep(&run.y_norm);
 	context = result_keep(&run.context);
 
 	cuda_test_reset(&test, seed);
 	run = (struct conv_run){ 0 };
-	conv_fill(c, &run);
+	check_conv_fill(&test, c, &run);
 	result_restore(&run.y, y);
 	result_restore(&run.y_norm, y_norm);
 	result_restore(&run.context, context);
 	test.gpu.device = portable.gpu.device;
 	assert_int_equal(cuda_test_run_gpu(&test, KERNEL_OP_conv3d, &run.gpu.workspace), 0);
-	conv_compare(c, &run, text);
+	check_conv_compare(&test, c, &run, text);
 	test.gpu.device = chip;
 }
 
@@ -347,7 +230,7 @@ static void same_bits_again(void **state)
 			uint64_t digest[2];
 
 			cuda_test_reset(&test, 300);
-			conv_fill(&some[i], &run);
+			check_conv_fill(&test, &some[i], &run);
 			assert_int_equal(
 				cuda_test_run_gpu(&test, KERNEL_OP_conv3d, &run.gpu.workspace), 0);
 			digest[0] = cuda_test_digest(&test, &run.y);
@@ -370,7 +253,7 @@ static void nonsense_is_refused(void **state)
 
 	(void)state;
 	cuda_test_reset(&test, 5);
-	conv_fill(&good, &run);
+	check_conv_fill(&test, &good, &run);
 #define REFUSED(field, value)                                                                \
 	do {                                                                                 \
 		bad = run.gpu;                                                               \
@@ -519,7 +402,7 @@ static const struct {
 
 static double layer_flops(const struct conv_case *c)
 {
-	return 54.0 * c->frames * c->height * c->width * c->cin * channels(c);
+	return 54.0 * c->frames * c->height * c->width * c->cin * check_conv_channels(c);
 }
 
 /* Memory for any layer, full of random values: of the largest each. */
@@ -564,7 +447,7 @@ static double layer_time(const struct speed_memory *memory, const char *name,
 {
 	const struct kernel_weight weight = { .prepared = memory->weight,
 					      .dtype = KERNEL_BF16,
-					      .out = channels(c) + c->more_rows,
+					      .out = check_conv_channels(c) + c->more_rows,
 					      .in = c->cin,
 					      .taps = 27,
 					      .tap_count = 27 };

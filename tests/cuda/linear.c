@@ -6,97 +6,10 @@
 #include <string.h>
 
 #include "tests/common/cuda_test.h"
+#include "tools/bench/op_check.h"
 
 static struct cuda_test test, portable;
 static struct kernel_device *own;
-
-struct linear_case {
-	int rows, in, parts;
-	int out[KERNEL_LINEAR_PARTS];
-	size_t pad;	/* added to every row stride */
-	int activation; /* of every part */
-	bool mixed;	/* part i has the i-th activation after it */
-	bool bias, residual, gate, in_place, floats;
-};
-
-/* One case's parameter blocks, and what they write. */
-struct linear_run {
-	struct kernel_linear cpu, gpu;
-	struct cuda_tensor y[KERNEL_LINEAR_PARTS];
-};
-
-static void part_fill(const struct linear_case *c, int i, struct linear_run *run)
-{
-	const int out = c->out[i];
-	const size_t ld = (size_t)out + c->pad, count = (size_t)c->rows * ld;
-	const struct cuda_weight w = cuda_test_weight(&test, out, c->in, 1, 0, 1, 1.0);
-	const struct cuda_tensor bias = cuda_test_random(&test, (size_t)out, -1, 1, true);
-	const struct cuda_tensor gate = cuda_test_random(&test, (size_t)out, -1, 1, true);
-	const struct cuda_tensor residual = cuda_test_random(&test, count, -1, 1, false);
-	struct kernel_linear_part *cpu = &run->cpu.part[i], *gpu = &run->gpu.part[i];
-	struct kernel_weight *kept = test_malloc(2 * sizeof(*kept));
-
-	run->y[i] = c->in_place ? residual : cuda_test_output(&test, count, c->floats);
-	kept[0] = w.cpu;
-	kept[1] = w.gpu;
-	*cpu = (struct kernel_linear_part){
-		.weight = &kept[0],
-		.bias = c->bias ? bias.cpu : NULL,
-		.activation = (c->activation + (c->mixed ? i : 0)) % KERNEL_ACTIVATION_COUNT,
-		.residual = c->residual ? residual.cpu : NULL,
-		.gate = c->gate ? gate.cpu : NULL,
-		.y = run->y[i].cpu,
-		.ld_residual = ld,
-		.ldy = ld,
-		.y_is_float = c->floats,
-	};
-	*gpu = *cpu;
-	gpu->weight = &kept[1];
-	gpu->bias = c->bias ? bias.gpu : NULL;
-	gpu->residual = c->residual ? residual.gpu : NULL;
-	gpu->gate = c->gate ? gate.gpu : NULL;
-	gpu->y = run->y[i].gpu;
-}
-
-static void linear_fill(const struct linear_case *c, struct linear_run *run)
-{
-	const size_t ldx = (size_t)c->in + c->pad;
-	const struct cuda_tensor x =
-		cuda_test_random(&test, (size_t)c->rows * ldx, -1.7, 1.7, false);
-
-	*run = (struct linear_run){
-		.cpu = { .x = x.cpu, .ldx = ldx, .rows = c->rows, .parts = c->parts }
-	};
-	run->gpu = run->cpu;
-	run->gpu.x = x.gpu;
-	for (int i = 0; i < c->parts; i++)
-		part_fill(c, i, run);
-}
-
-static void linear_free(struct linear_run *run)
-{
-	for (int i = 0; i < run->cpu.parts; i++)
-		test_free((void *)(uintptr_t)run->cpu.part[i].weight);
-}
-
-/* Padding between rows is poison on one side and values on the other: only rows are compared. */
-static void padding_agree(const struct linear_case *c, const struct cuda_tensor *y, int out)
-{
-	const size_t ld = (size_t)out + c->pad;
-	const size_t size = y->is_float ? 4 : 2;
-	const uint64_t zero[2] = { 0, 0 };
-
-	for (int n = 0; n < c->rows && c->pad; n++) {
-		const size_t at = (size_t)n * ld + (size_t)out;
-
-		memset(y->cpu + at, 0, c->pad * sizeof(float));
-		assert_true(c->pad * size <= sizeof(zero));
-		assert_int_equal(test.gpu.table->upload(test.gpu.device, (char *)y->gpu + at * size,
-							zero, c->pad * size, test.gpu.queue),
-				 0);
-	}
-	assert_int_equal(test.gpu.table->queue_wait(test.gpu.device, test.gpu.queue), 0);
-}
 
 static const struct linear_case linear_cases[] = {
 	/* smallest, odd, unaligned */
@@ -161,25 +74,8 @@ static const struct linear_case linear_cases[] = {
 static void linear_is_the_oracle(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(linear_cases); i++) {
-		const struct linear_case *c = &linear_cases[i];
-		struct linear_run run;
-
-		cuda_test_reset(&test, 100 + i);
-		linear_fill(c, &run);
-		cuda_test_run(&test, KERNEL_OP_linear, &run.cpu.workspace, &run.gpu.workspace);
-		for (int p = 0; p < c->parts; p++) {
-			padding_agree(c, &run.y[p], c->out[p]);
-			(void)cuda_test_compare(&test, KERNEL_OP_linear, &run.y[p],
-						c->floats ? CUDA_FLOAT_TOLERANCE : CUDA_TOLERANCE,
-						"linear %d×%d×%d%s%s%s%s", c->rows, c->in,
-						c->out[p], c->bias ? " bias" : "",
-						c->residual ? " residual" : "",
-						c->gate ? " gate" : "",
-						c->in_place ? " in place" : "");
-		}
-		linear_free(&run);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(linear_cases); i++)
+		check_linear(&test, 100 + i, &linear_cases[i]);
 }
 
 static void same_bits_again(void **state)
@@ -196,12 +92,11 @@ static void same_bits_again(void **state)
 		struct linear_run run;
 
 		cuda_test_reset(&test, 7);
-		linear_fill(&c, &run);
+		check_linear_fill(&test, &c, &run);
 		assert_int_equal(cuda_test_run_gpu(&test, KERNEL_OP_linear, &run.gpu.workspace), 0);
 		digest[i] = 0;
 		for (int p = 0; p < c.parts; p++)
 			digest[i] ^= cuda_test_digest(&test, &run.y[p]) << p;
-		linear_free(&run);
 	}
 	printf("  digests %016llx and %016llx\n", (unsigned long long)digest[0],
 	       (unsigned long long)digest[1]);
@@ -209,11 +104,6 @@ static void same_bits_again(void **state)
 }
 
 /* ----------------------------------------------------------------------------- temporal conv */
-
-struct temporal_case {
-	int frames, tokens, channels;
-	bool left, left_out, gate, in_place; /* in_place: left_out is left */
-};
 
 static void temporal_is_the_oracle(void **state)
 {
@@ -229,48 +119,8 @@ static void temporal_is_the_oracle(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		const struct temporal_case *c = &cases[i];
-		const size_t frame = (size_t)c->tokens * (size_t)c->channels;
-		const size_t count = frame * (size_t)c->frames;
-		struct kernel_temporal_conv cpu, gpu;
-		struct cuda_tensor x, r, left, left_out, gate;
-		struct cuda_weight w;
-
-		cuda_test_reset(&test, 500 + i);
-		x = cuda_test_random(&test, count, -1, 1, false);
-		r = cuda_test_random(&test, count, -1, 1, false);
-		left = cuda_test_random(&test, frame, -1, 1, false);
-		left_out = c->in_place ? left : cuda_test_output(&test, frame, false);
-		gate = cuda_test_random(&test, (size_t)c->channels, -1, 1, true);
-		w = cuda_test_weight(&test, c->channels, c->channels, 3, 0, 3, 1.0);
-		cpu = (struct kernel_temporal_conv){
-			.x = x.cpu,
-			.r = r.cpu,
-			.left = c->left ? left.cpu : NULL,
-			.left_out = c->left_out ? left_out.cpu : NULL,
-			.weight = &w.cpu,
-			.gate = c->gate ? gate.cpu : NULL,
-			.frames = c->frames,
-			.tokens_per_frame = c->tokens,
-			.channels = c->channels,
-		};
-		gpu = cpu;
-		gpu.x = x.gpu;
-		gpu.r = r.gpu;
-		gpu.left = c->left ? left.gpu : NULL;
-		gpu.left_out = c->left_out ? left_out.gpu : NULL;
-		gpu.weight = &w.gpu;
-		gpu.gate = c->gate ? gate.gpu : NULL;
-		cuda_test_run(&test, KERNEL_OP_temporal_conv, &cpu.workspace, &gpu.workspace);
-		(void)cuda_test_compare(&test, KERNEL_OP_temporal_conv, &x, CUDA_TOLERANCE,
-					"temporal %d×%d×%d%s%s", c->frames, c->tokens, c->channels,
-					c->left ? " left" : "", c->gate ? " gate" : "");
-		/* A copy: exact. */
-		if (c->left_out)
-			(void)cuda_test_compare(&test, KERNEL_OP_temporal_conv, &left_out, 0,
-						"temporal, left_out");
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		check_temporal(&test, 500 + i, &cases[i]);
 }
 
 static void nonsense_is_refused(void **state)
@@ -333,10 +183,9 @@ static void speed_at_the_models_shapes(void **state)
 		struct linear_run run;
 
 		cuda_test_reset(&test, 900 + i);
-		linear_fill(&cases[i].c, &run);
+		check_linear_fill(&test, &cases[i].c, &run);
 		(void)cuda_test_time(&test, KERNEL_OP_linear, &run.gpu.workspace, 20, "%s",
 				     cases[i].name);
-		linear_free(&run);
 	}
 }
 

@@ -2,14 +2,16 @@
 #pragma once
 
 #include "engine/sana.h"
+#include "kernels/kernels.h"
 
 #include <jansson.h>
 
 struct bench {
 	struct sana_model_options model;
 	struct sana_stream_options stream;
-	const char *prompt;   /* NULL: the model's first example */
-	const char *estimate; /* a target's name, or NULL */
+	const char *prompt;		/* NULL: the model's first example */
+	const char *estimate;		/* a target's name, or NULL */
+	const char *self_test, *verify; /* files of reports, or NULL */
 	int chunks, warm_chunks;
 	bool plan_only, ops, profile, json, state_bf16;
 };
@@ -39,10 +41,33 @@ int bench_model_digest(const struct sana_model_options *model, char ret[BENCH_DI
 struct bench_peak {
 	int side;
 	double gemm_flops, tensor_flops, copy_bytes; /* a second */
+	double peer_flops;	   /* the same product through cublasLt; 0 where it cannot be had */
+	char peer[96];		   /* which, or why not */
+	struct kernel_facts facts; /* of a GPU; zeros on the CPU */
 };
 
 int bench_peak_measure(const char *backend, int threads, struct bench_peak *ret,
 		       struct sana_error *error);
+
+/* Every op against the CPU, then times, into a report. −EBADMSG: written, but something is wrong. */
+int bench_self_test(const struct bench *bench, struct sana_error *error);
+
+/* Writes {"report": body, "sha256": …} under `path`, whole or not at all. */
+int bench_report_write(const char *path, json_t *body, struct sana_error *error);
+
+/* Prints what it is when it is intact; else an error that says what is wrong. */
+int bench_report_verify(const char *path, struct sana_error *error);
+
+/*
+ * The same stream of a small model on two back ends: grey levels between their pictures. −ENOENT: there is no
+ * such model.
+ */
+struct bench_pictures {
+	int frames, worst;
+	double mean;
+};
+int bench_pictures_compare(const char *directory, const char *backend, struct bench_pictures *ret,
+			   struct sana_error *error);
 
 /* Two more chunks with every op timed, as a table or (json not NULL) lines added to it. */
 int bench_profile(const struct bench_peak *peak, const struct sana_profile_line *lines, int count,

@@ -2,11 +2,12 @@
 #include "base/util.h"
 #include "kernels/kernels.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/peer.h"
 
 #include <errno.h>
 #include <time.h>
 
-enum { CPU_SIDE = 2048, GPU_SIDE = 8192, RUNS = 5, COPY_BYTES = 1 << 29 };
+enum { CPU_SIDE = 2048, GPU_SIDE = 8192, RUNS = 5, COPY_BYTES = 1 << 29, PEER_BYTES = 32 << 20 };
 
 struct peak {
 	const struct kernel_backend *table;
@@ -112,7 +113,7 @@ static void *values_make(const struct kernel_backend *table, size_t count)
 	return values;
 }
 
-static int gemm_measure(struct peak *p, double *ret)
+static int gemm_measure(struct peak *p, struct bench_peak *ret)
 {
 	const size_t matrix = p->side * p->side * kernel_dtype_bytes(p->table->activation);
 	const int side = (int)p->side;
@@ -133,7 +134,8 @@ static int gemm_measure(struct peak *p, double *ret)
 
 	if (p->table->workspace[KERNEL_OP_linear])
 		linear.workspace.bytes = p->table->workspace[KERNEL_OP_linear](p->device, &linear);
-	p->bytes = MAX_OF(3 * matrix + linear.workspace.bytes, (size_t)COPY_BYTES);
+	p->bytes = MAX_OF(3 * matrix + MAX_OF(linear.workspace.bytes, (size_t)PEER_BYTES),
+			  (size_t)COPY_BYTES);
 	r = p->table->allocate(p->device, p->bytes, &p->memory);
 	if (r < 0)
 		return r;
@@ -144,7 +146,13 @@ static int gemm_measure(struct peak *p, double *ret)
 	r = p->table->upload(p->device, at, p->host, matrix, p->queue);
 	if (r >= 0)
 		r = p->table->weight_prepare(p->device, &weight, at + 2 * matrix, p->queue);
-	return r < 0 ? r : best_rate(p, linear_run, &linear, ret);
+	if (r >= 0)
+		r = best_rate(p, linear_run, &linear, &ret->gemm_flops);
+	if (r >= 0 && p->table->weights_on_device)
+		ret->peer_flops = peer_gemm_flops(side, at, at + 2 * matrix, at + matrix,
+						  at + 3 * matrix, PEER_BYTES, ret->peer,
+						  sizeof(ret->peer));
+	return r;
 }
 
 static int peak_measure(struct peak *p, int threads, struct bench_peak *ret)
@@ -160,8 +168,10 @@ static int peak_measure(struct peak *p, int threads, struct bench_peak *ret)
 	if (r >= 0)
 		r = p->table->queue_create(p->device, 0, &p->queue);
 	*ret = (struct bench_peak){ .side = (int)p->side };
+	if (r >= 0 && p->table->facts)
+		p->table->facts(p->device, &ret->facts);
 	if (r >= 0)
-		r = gemm_measure(p, &ret->gemm_flops);
+		r = gemm_measure(p, ret);
 	if (r >= 0 && p->table->tensor_peak)
 		r = best_rate(p, tensor_run, NULL, &ret->tensor_flops);
 	if (r >= 0)

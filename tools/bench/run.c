@@ -1,6 +1,7 @@
 /* sana-bench: a stream on moving pictures, timed stage by stage. */
 #include "base/util.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/nvml.h"
 
 #include <errno.h>
 #include <sys/resource.h>
@@ -32,6 +33,10 @@ struct run {
 	double model_seconds, stream_seconds, prompt_seconds, first_seconds; /* of the start */
 	uint64_t frames_in, frames_out;
 	bool timing;
+	struct nvml *nvml;		 /* NULL: there is none */
+	struct nvml_state before;	 /* the timed part */
+	double joules;			 /* of the timed part; −1: not known */
+	double watts_sum, watts_samples; /* where the GPU does not count its energy */
 };
 
 static double now(void)
@@ -155,6 +160,30 @@ static int stages_run(struct run *run, struct sana_error *error)
 	}
 }
 
+/* Only where there is no counter of energy: asking takes time. */
+static void power_sample(struct run *run)
+{
+	double watts;
+
+	if (!run->timing || !run->nvml || run->before.joules >= 0)
+		return;
+	watts = nvml_state(run->nvml).watts;
+	run->watts_sum += watts > 0 ? watts : 0;
+	run->watts_samples += watts > 0;
+}
+
+/* Energy of the timed part by the counter, else by the mean of the samples. */
+static double joules_take(const struct run *run)
+{
+	const double after = nvml_state(run->nvml).joules;
+
+	if (run->before.joules >= 0 && after >= run->before.joules)
+		return after - run->before.joules;
+	if (run->watts_samples > 0)
+		return run->watts_sum / run->watts_samples * (run->end - run->start);
+	return -1;
+}
+
 /* Feeds frames until `chunks` more chunks came out whole: the next one's first stage has begun. */
 static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 {
@@ -171,6 +200,7 @@ static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 				"finite; its times would mean nothing.");
 		if ((int64_t)statistics.stage_count[SANA_STAGE_CACHE] >= chunks)
 			return 0;
+		power_sample(run);
 		picture = picture_next(run);
 		r = sana_stream_push(run->stream, &picture, (int64_t)run->frames_in + 1, error);
 		if (r < 0)
@@ -295,7 +325,7 @@ static int figures_json(const struct run *run, const struct figures *f)
 {
 	json_t *object = json_pack(
 		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
-		"s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+		"s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}",
 		"model", f->plan.name, "model_digest", f->digest, "decoder_origin",
 		sana_model_decoder_origin(run->model), "backend", f->plan.backend, "width",
 		run->width, "height", run->height, "chunks", run->bench->chunks, "frames",
@@ -309,7 +339,10 @@ static int figures_json(const struct run *run, const struct figures *f)
 		"gflop_per_second", f->flops / f->seconds / 1e9, "flops_share_of_peak",
 		f->share_of_peak, "seconds_model_open", run->model_seconds, "seconds_stream_open",
 		run->stream_seconds, "seconds_prompt", run->prompt_seconds, "seconds_first_frame",
-		run->first_seconds);
+		run->first_seconds, "peer_gemm_gflops", f->peak.peer_flops / 1e9, "peer",
+		f->peak.peer, "joules_per_frame",
+		run->joules < 0 ? json_null() : json_real(run->joules / (double)run->frames_out),
+		"mean_watts", run->joules < 0 ? json_null() : json_real(run->joules / f->seconds));
 
 	if (object && run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, object);
@@ -323,7 +356,21 @@ static void peaks_print(const struct figures *f)
 	if (f->peak.tensor_flops > 0)
 		(void)printf("  matrix units alone           %10.1f GFLOP/s\n",
 			     f->peak.tensor_flops / 1e9);
+	if (f->peak.peer[0])
+		(void)printf("  the same by the library      %10.1f GFLOP/s  (%s)\n",
+			     f->peak.peer_flops / 1e9, f->peak.peer);
 	(void)printf("  copy                         %10.1f GB/s\n", f->peak.copy_bytes / 1e9);
+}
+
+static void energy_print(const struct run *run, const struct figures *f)
+{
+	if (run->joules < 0)
+		(void)printf("  energy                        not known\n");
+	else
+		(void)printf(
+			"  energy of the GPU            %10.2f J a frame, %.0f W on average (%s)\n",
+			run->joules / (double)run->frames_out, run->joules / f->seconds,
+			run->before.joules >= 0 ? "its counter" : "sampled");
 }
 
 static int figures_print(const struct run *run, const struct figures *f)
@@ -350,6 +397,7 @@ static int figures_print(const struct run *run, const struct figures *f)
 		     (double)f->plan.model_bytes / 1048576, (double)f->plan.stream_bytes / 1048576);
 	(void)printf("  peak memory                  %10.1f MiB\n",
 		     (double)peak_memory() / 1048576);
+	energy_print(run, f);
 	peaks_print(f);
 	(void)printf("  model                        %10.1f GFLOP/s, %.3f of the product's\n",
 		     f->flops / f->seconds / 1e9, f->share_of_peak);
@@ -392,12 +440,16 @@ static int measure(struct run *run, struct sana_error *error)
 	if (r >= 0)
 		r = bench_peak_measure(sana_model_backend(run->model), bench->model.threads,
 				       &figures->peak, error);
+	if (r >= 0 && figures->peak.facts.name[0])
+		run->nvml = nvml_open(figures->peak.facts.pci);
+	run->before = nvml_state(run->nvml);
 	run->timing = true;
 	run->start = now();
 	if (r >= 0)
 		r = chunks_run(run, bench->warm_chunks + bench->chunks, error);
 	run->end = now();
 	run->timing = false;
+	run->joules = joules_take(run);
 	if (r >= 0 && bench->profile)
 		r = profile_run(run, figures, error);
 	if (r >= 0)
@@ -416,6 +468,7 @@ int bench_run(const struct bench *bench, struct sana_error *error)
 	(void)sana_stream_close(run.stream);
 	(void)sana_prompt_unref(run.prompt);
 	(void)sana_model_unref(run.model);
+	nvml_close(run.nvml);
 	for (int i = 0; i < SANA_STAGE_COUNT; i++) {
 		free(run.stage[i].value);
 		free(run.chunk[i].value);
