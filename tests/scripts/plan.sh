@@ -54,6 +54,30 @@ printf '%s\n' "$plan" | grep -Eq 'stream +block \(whole arena\) +[0-9]{9,}' || {
 	bad=1
 }
 
+# An estimate from counts: the classes add up, and no chunk is faster than its arithmetic allows. Rate in FLOP/ms.
+while read -r target rate; do
+	"$bench" --plan --shape 2b --size 1280x704 --estimate "$target" --json 2>/dev/null | awk -v target="$target" -v rate="$rate" '
+	{ gsub(/[",]/, "") }
+	$1 == "there_ms:" { sum += $2; classes++ }
+	$1 == "chunk_ms:" { chunk = $2 }
+	$1 == "fps:" { fps = $2 }
+	$1 == "dit_pass_flops:" { pass = $2 }
+	$1 == "passes:" { passes = $2 }
+	$1 == "encode_flops:" || $1 == "decode_flops:" { flops += $2 }
+	END {
+		flops += passes * pass
+		if (classes != 5 || sum < 0.999 * chunk || sum > 1.001 * chunk || chunk <= flops / rate ||
+		    fps < 0.999 * 24000 / chunk || fps > 1.001 * 24000 / chunk) {
+			printf "estimate of %s: %d classes of %g ms in all, a chunk %g ms, floor %g ms, %g fps\n",
+				target, classes, sum, chunk, flops / rate, fps
+			exit 1
+		}
+	}' || bad=1
+done <<'TABLE'
+rtx5090 209.5e9
+gb10 61.44e9
+TABLE
+
 # EXIT STATUS | words of the sentence | arguments
 while IFS='|' read -r status words arguments; do
 	# shellcheck disable=SC2086
@@ -74,7 +98,8 @@ done <<'TABLE'
 2|threads is a number|--plan --shape 2b --threads 0
 2|synthetic:SEED|--plan --shape 2b --weights 7
 2|unexpected argument|--plan --shape 2b more
+2|rtx5090 or gb10|--plan --shape 2b --estimate rtx4090
 1|first chunk of 9|--plan --shape 2b --first-chunk 9
 TABLE
-[ $bad = 0 ] && echo "27 lines of the tables and 10 wrong calls are as they should be"
+[ $bad = 0 ] && echo "27 lines of the tables and 11 wrong calls are as they should be"
 exit $bad

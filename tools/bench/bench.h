@@ -76,6 +76,16 @@ int bench_profile(const struct bench_peak *peak, const struct sana_profile_line 
 /* "rtx5090", "gb10". */
 bool bench_estimate_knows(const char *name);
 
-/* The chunks just profiled on a GPU that is not here, as a table. −ENOTSUP without matrix units here. */
-int bench_estimate(const char *name, const struct bench_peak *here,
-		   const struct sana_profile_line *lines, int count, int chunks, int frames);
+/* Ops of some chunks, measured here or counted. */
+struct bench_estimate_input {
+	const struct bench_peak *here; /* NULL: nothing was measured, lines have counts alone */
+	bool portable;		       /* measured with the kernels that the targets run */
+	const struct sana_profile_line *lines;
+	int count, chunks, frames; /* frames of one chunk */
+};
+
+/* A table, or (json not NULL) an object added to it. −ENOTSUP without matrix units here. */
+int bench_estimate(const char *name, const struct bench_estimate_input *in, json_t *json);
+
+/* The same of a plan's counts. */
+int bench_estimate_plan(const char *name, const struct sana_plan *plan, json_t *json);

@@ -93,6 +93,8 @@ static void gdn_pointers(struct kernel_gdn *op, const struct kernel_rope *rope, 
 			 size_t c, size_t bytes)
 {
 	op->rope = rope;
+	if (!wide) /* there is no GPU */
+		return;
 	op->q = wide;
 	op->k = (char *)wide + c * bytes;
 	op->v = (char *)wide + 2 * c * bytes;

@@ -1,16 +1,63 @@
 /*
- * sana-bench --estimate NAME: what the chunk just measured would take on a GPU that is not here.
+ * sana-bench --estimate NAME: what a chunk would take on a GPU that is not here, from counts and a table of rates.
  *
- * Every op keeps the efficiency measured for it in this run: its floor here (arithmetic over the matrix
- * units' measured rate or traffic over the measured copy, whichever is longer) over its time here. On the
- * target it takes the target's floor over that efficiency, and never less than a launch. So the same rule
- * applied to this GPU gives back what was measured, and no op is taken to be better there than here. The
- * kernels must be those that run there: measure with --backend cuda-portable.
+ *   time of an op = calls × (max(FLOP / (matrix rate × mma), bytes / (copy rate × copy)) + fixed)
+ *
+ * `mma` and `copy` are efficiencies of an op's kernels against the two ceilings of a GPU, `fixed` what a call costs
+ * whatever its size: launches, the last wave of tiles, the first loads. They were fitted to one run on a GPU that was
+ * there (below). The same model applied to the GPU of this run, with its ceilings, must give back every class of ops
+ * within 15 %; it does not know what this run measured, so it can fail, and says so.
+ *
+ * A target gets no better efficiency than was measured for the same kernels: not above the table, whose bandwidth
+ * terms above 1 (a cache as large as the tensors) count as 1, and where this run measured a class slower than the
+ * table says, slower by as much.
  */
 #include "base/util.h"
 #include "tools/bench/bench.h"
 
 #include <errno.h>
+#include <math.h>
+
+/* Classes in which predicted and measured times are compared. */
+enum class { CONVOLUTION, LINEAR, ATTENTION, DELTA_RULE, REST, CLASS_COUNT };
+
+static const char *const class_names[CLASS_COUNT] = {
+	[CONVOLUTION] = "conv3d",     [LINEAR] = "linear, temporal",
+	[ATTENTION] = "attention",    [DELTA_RULE] = "gdn and its gates",
+	[REST] = "memory-bound rest",
+};
+
+static const double within = 0.15; /* of the measured time of a class */
+
+struct rate {
+	const char *op; /* NULL: every other op */
+	enum class class;
+	double mma, copy, fixed_us; /* 0: the term does not count */
+};
+
+/*
+ * Kernels of every chip (the targets run these). Fitted to `sana-bench --shape 2b --size 1280x704 --backend
+ * cuda-portable --profile` on an H200 (132 multiprocessors, driver 580, CUDA 13.0): mma.sync 601 TFLOP/s, copy
+ * 4.1 TB/s.
+ */
+static const struct rate portable_rates[] = {
+	{ "conv3d", CONVOLUTION, 0.725, 1, 50 },  { "linear", LINEAR, 0.74, 1, 20 },
+	{ "temporal_conv", LINEAR, 0.575, 1, 3 }, { "attention", ATTENTION, 0.5, 1, 25 },
+	{ "gdn", DELTA_RULE, 0.086, 0, 10 },	  { "gdn_gates", DELTA_RULE, 0, 0.058, 10 },
+	{ "depthwise_glu", REST, 0, 0.39, 3 },	  { "layer_norm_modulate", REST, 0, 0.72, 3 },
+	{ "qk_norm_rope", REST, 0, 0.65, 3 },	  { "patchify", REST, 0, 0.08, 3 },
+	{ "unpatchify", REST, 0, 0.23, 3 },	  { NULL, REST, 0, 0.64, 5 },
+};
+
+/* Kernels of sm_90a and what they leave to the others; the same run with --backend cuda, mma.sync 597 TFLOP/s. */
+static const struct rate chip_rates[] = {
+	{ "conv3d", CONVOLUTION, 1.22, 1, 50 },	  { "linear", LINEAR, 1.28, 1, 12 },
+	{ "temporal_conv", LINEAR, 1.46, 1, 30 }, { "attention", ATTENTION, 0.69, 1, 25 },
+	{ "gdn", DELTA_RULE, 0.082, 0, 10 },	  { "gdn_gates", DELTA_RULE, 0, 0.056, 10 },
+	{ "depthwise_glu", REST, 0, 0.38, 3 },	  { "layer_norm_modulate", REST, 0, 0.72, 3 },
+	{ "qk_norm_rope", REST, 0, 0.63, 3 },	  { "patchify", REST, 0, 0.07, 3 },
+	{ "unpatchify", REST, 0, 0.21, 3 },	  { NULL, REST, 0, 0.64, 5 },
+};
 
 /*
  * Dense BF16 with F32 sums: operations per clock and multiprocessor × multiprocessors × rated clock.
@@ -27,9 +74,6 @@ static const struct target {
 	  0.85 * 273e9 },
 };
 
-/* A kernel in a graph: start, one wave over an empty machine, end. */
-static const double launch_seconds = 2e-6;
-
 static const struct target *target_find(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(targets); i++)
@@ -43,67 +87,154 @@ bool bench_estimate_knows(const char *name)
 	return target_find(name) != NULL;
 }
 
-static double floor_seconds(double tensor, double copy, const struct sana_profile_line *line)
+/* Both tables end with the entry of every other op. */
+static const struct rate *rate_find(const struct rate *rates, const char *op)
 {
-	return MAX_OF(line->flops / tensor, line->bytes / copy);
+	while (rates->op && strcmp(rates->op, op) != 0)
+		rates++;
+	return rates;
 }
 
-/* Seconds of all calls of a line. */
-static double line_seconds(const struct bench_peak *here, const struct target *t,
+/* One call of an op on a GPU with these ceilings; copy efficiencies count up to `most_copy`. */
+static double call_seconds(const struct rate *rate, double tensor, double copy, double most_copy,
 			   const struct sana_profile_line *line)
 {
-	const double measured = 1e-9 * (double)line->ns / line->calls;
-	const double floor_here = floor_seconds(here->tensor_flops, here->copy_bytes, line);
-	const double efficiency = measured > 0 ? MIN_OF(floor_here / measured, 1.0) : 1.0;
-	const double there = floor_seconds(t->tensor_flops, t->copy_bytes, line);
+	const double by_flops = rate->mma > 0 ? line->flops / (tensor * rate->mma) : 0;
+	const double by_bytes =
+		rate->copy > 0 ? line->bytes / (copy * MIN_OF(rate->copy, most_copy)) : 0;
 
-	/* Without a floor worth the name an op is launches: as long there as here. */
-	if (floor_here < launch_seconds / 10)
-		return line->calls * measured;
-	return line->calls * MAX_OF(there / efficiency, launch_seconds);
+	return MAX_OF(by_flops, by_bytes) + 1e-6 * rate->fixed_us;
 }
 
-static double stage_seconds(const struct bench_peak *here, const struct target *t,
-			    const struct sana_profile_line *lines, int count, enum sana_stage stage)
-{
-	double sum = 0;
+struct sums {
+	double measured[CLASS_COUNT], predicted[CLASS_COUNT],
+		there[CLASS_COUNT]; /* seconds a chunk */
+};
 
-	for (int i = 0; i < count; i++)
-		if (lines[i].stage == stage)
-			sum += line_seconds(here, t, &lines[i]);
-	return sum;
+static void sums_make(const struct bench_estimate_input *in, const struct target *t,
+		      struct sums *ret)
+{
+	const struct rate *own = in->portable ? portable_rates : chip_rates;
+
+	*ret = (struct sums){ 0 };
+	for (int i = 0; i < in->count; i++) {
+		const struct sana_profile_line *line = &in->lines[i];
+		const struct rate *there = rate_find(portable_rates, line->op);
+		const double calls = (double)line->calls / in->chunks;
+
+		ret->there[there->class] +=
+			calls * call_seconds(there, t->tensor_flops, t->copy_bytes, 1, line);
+		if (!in->here)
+			continue;
+		ret->measured[there->class] += 1e-9 * (double)line->ns / in->chunks;
+		ret->predicted[there->class] +=
+			calls * call_seconds(rate_find(own, line->op), in->here->tensor_flops,
+					     in->here->copy_bytes, INFINITY, line);
+	}
+	/* No class better there than the same kernels were here. */
+	for (int c = 0; in->here && in->portable && c < CLASS_COUNT; c++)
+		if (ret->measured[c] > ret->predicted[c] && ret->predicted[c] > 0)
+			ret->there[c] *= ret->measured[c] / ret->predicted[c];
 }
 
-int bench_estimate(const char *name, const struct bench_peak *here,
-		   const struct sana_profile_line *lines, int count, int chunks, int frames)
+static double difference(const struct sums *s, int c)
 {
-	static const enum sana_stage stages[] = { SANA_STAGE_ENCODE, SANA_STAGE_DENOISE,
-						  SANA_STAGE_CACHE, SANA_STAGE_DECODE };
-	const struct target *there = target_find(name);
-	struct target self = { "here", "this GPU by the same rule", here->tensor_flops,
-			       here->copy_bytes };
+	return s->measured[c] > 0 ? s->predicted[c] / s->measured[c] - 1 : 0;
+}
+
+static void estimate_print(const struct bench_estimate_input *in, const struct target *t,
+			   const struct sums *s, double total)
+{
+	(void)printf("\nEstimate, not a measurement, for %s;\n%s.\n", t->description,
+		     in->here ? "the same model on this GPU first, in milliseconds a chunk" :
+				"from the counts of a chunk alone, window full");
+	if (in->here)
+		(void)printf("  %-20s %12s %12s %12s %12s\n", "class", "measured", "predicted",
+			     "difference", "there");
+	else
+		(void)printf("  %-20s %12s\n", "class", "there, ms");
+	for (int c = 0; c < CLASS_COUNT; c++) {
+		if (in->here)
+			(void)printf("  %-20s %12.2f %12.2f %+10.1f %% %12.2f%s\n", class_names[c],
+				     1e3 * s->measured[c], 1e3 * s->predicted[c],
+				     100 * difference(s, c), 1e3 * s->there[c],
+				     fabs(difference(s, c)) > within ? "  not within 15 %" : "");
+		else
+			(void)printf("  %-20s %12.2f\n", class_names[c], 1e3 * s->there[c]);
+	}
+	(void)printf("  a chunk of %d frames there %.1f ms: %.1f frames a second, copies of the "
+		     "host not counted\n",
+		     in->frames, 1e3 * total, in->frames / total);
+}
+
+static int estimate_json(const struct bench_estimate_input *in, const struct target *t,
+			 const struct sums *s, double total, json_t *json)
+{
+	json_t *classes = json_array();
+
+	for (int c = 0; c < CLASS_COUNT; c++)
+		(void)json_array_append_new(
+			classes,
+			json_pack("{s:s, s:o, s:o, s:o, s:f}", "class", class_names[c],
+				  "measured_ms",
+				  in->here ? json_real(1e3 * s->measured[c]) : json_null(),
+				  "predicted_ms",
+				  in->here ? json_real(1e3 * s->predicted[c]) : json_null(),
+				  "within_15_percent",
+				  in->here ? json_boolean(fabs(difference(s, c)) <= within) :
+					     json_null(),
+				  "there_ms", 1e3 * s->there[c]));
+	return json_object_set_new(json, "estimate",
+				   json_pack("{s:s, s:s, s:o, s:f, s:f}", "target", t->name,
+					     "rates", t->description, "classes", classes,
+					     "chunk_ms", 1e3 * total, "fps", in->frames / total)) <
+			       0 ?
+		       -ENOMEM :
+		       0;
+}
+
+int bench_estimate(const char *name, const struct bench_estimate_input *in, json_t *json)
+{
+	const struct target *t = target_find(name);
+	struct sums s;
 	double total = 0;
 
-	if (!there || here->tensor_flops <= 0)
+	if (!t || (in->here && in->here->tensor_flops <= 0))
 		return -ENOTSUP;
-	(void)printf("\nEstimate for %s; efficiencies are those measured above.\n"
-		     "  %-10s %14s %14s %14s\n",
-		     there->description, "stage", "measured ms", "by the rule", "there ms");
-	for (size_t s = 0; s < ARRAY_SIZE(stages); s++) {
-		const double estimate =
-			stage_seconds(here, there, lines, count, stages[s]) / chunks;
-		double measured = 0;
-
-		for (int i = 0; i < count; i++)
-			if (lines[i].stage == stages[s])
-				measured += 1e-9 * (double)lines[i].ns / chunks;
-		total += estimate;
-		(void)printf("  %-10s %14.2f %14.2f %14.2f\n", sana_stage_name(stages[s]),
-			     1e3 * measured,
-			     1e3 * stage_seconds(here, &self, lines, count, stages[s]) / chunks,
-			     1e3 * estimate);
-	}
-	(void)printf("  a chunk of %d frames there %.1f ms: %.1f frames a second\n", frames,
-		     1e3 * total, frames / total);
+	sums_make(in, t, &s);
+	for (int c = 0; c < CLASS_COUNT; c++)
+		total += s.there[c];
+	if (json)
+		return estimate_json(in, t, &s, total, json);
+	estimate_print(in, t, &s, total);
 	return 0;
+}
+
+int bench_estimate_plan(const char *name, const struct sana_plan *plan, json_t *json)
+{
+	struct bench_estimate_input in = { .portable = true, .chunks = 1 };
+	struct sana_profile_line *lines = calloc(SANA_OP_LINES, sizeof(*lines));
+	/* The targets hold BF16 where the CPU, whose plan this may be, holds F32. */
+	const double bytes = strcmp(plan->backend, "cpu") == 0 ? 0.5 : 1;
+	int r;
+
+	if (!lines)
+		return -ENOMEM;
+	for (int i = 0; i < plan->op_lines; i++) {
+		const struct sana_op_line *op = &plan->op[i];
+
+		lines[i].stage = op->stage;
+		(void)snprintf(lines[i].op, sizeof(lines[i].op), "%s", op->op);
+		lines[i].flops = op->flops;
+		lines[i].bytes = bytes * op->bytes;
+		/* Denoising lines are of one pass; the last pass writes the caches. */
+		lines[i].calls =
+			op->calls * (op->stage == SANA_STAGE_DENOISE ? plan->passes - 1 : 1);
+		in.frames += strcmp(op->op, "patchify") == 0 ? op->calls : 0;
+	}
+	in.lines = lines;
+	in.count = plan->op_lines;
+	r = in.frames ? bench_estimate(name, &in, json) : -ENOTSUP;
+	free(lines);
+	return r;
 }

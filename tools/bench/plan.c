@@ -143,9 +143,9 @@ static json_t *blocks_json(const struct sana_plan *plan)
 	return list;
 }
 
-static int plan_json(const struct sana_plan *plan, bool bf16)
+static int plan_json(const struct sana_plan *plan, bool bf16, const char *estimate)
 {
-	return bench_print_json(json_pack(
+	json_t *object = json_pack(
 		"{s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, "
 		"s:i}",
 		"model", plan->name, "backend", plan->backend, "width", plan->width, "height",
@@ -156,7 +156,11 @@ static int plan_json(const struct sana_plan *plan, bool bf16)
 		"mapped_bytes", (json_int_t)plan->mapped_bytes, "available_bytes",
 		(json_int_t)plan->available_bytes, "fits", plan->fits, "dit_pass_flops",
 		plan->dit_pass_flops, "encode_flops", plan->encode_flops, "decode_flops",
-		plan->decode_flops, "passes", plan->passes));
+		plan->decode_flops, "passes", plan->passes);
+
+	if (object && estimate)
+		(void)bench_estimate_plan(estimate, plan, object);
+	return bench_print_json(object);
 }
 
 int bench_plan(const struct bench *bench, struct sana_error *error)
@@ -170,7 +174,7 @@ int bench_plan(const struct bench *bench, struct sana_error *error)
 	if (r < 0)
 		return r;
 	if (bench->json) {
-		r = plan_json(plan, bench->state_bf16);
+		r = plan_json(plan, bench->state_bf16, bench->estimate);
 	} else {
 		(void)printf("%s at %dx%d\n\n", plan->name, plan->width, plan->height);
 		state_print(plan, bench->state_bf16);
@@ -178,6 +182,8 @@ int bench_plan(const struct bench *bench, struct sana_error *error)
 		cost_print(plan);
 		if (bench->ops)
 			ops_print(plan);
+		if (bench->estimate)
+			(void)bench_estimate_plan(bench->estimate, plan, NULL);
 		r = fflush(stdout) == EOF ? -EIO : 0;
 	}
 	if (r < 0 || plan->fits)

@@ -321,6 +321,21 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	return 0;
 }
 
+static int estimate_make(const struct run *run, const struct figures *f, json_t *json)
+{
+	const struct bench_estimate_input in = {
+		.here = &f->peak,
+		.portable = strcmp(run->bench->model.backend, "cuda-portable") == 0 ||
+			    f->peak.facts.capability != 90,
+		.lines = f->ops,
+		.count = f->op_lines,
+		.chunks = PROFILE_CHUNKS,
+		.frames = f->frames_per_chunk,
+	};
+
+	return bench_estimate(run->bench->estimate, &in, json);
+}
+
 static int figures_json(const struct run *run, const struct figures *f)
 {
 	json_t *object = json_pack(
@@ -346,6 +361,8 @@ static int figures_json(const struct run *run, const struct figures *f)
 
 	if (object && run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, object);
+	if (object && run->bench->estimate)
+		(void)estimate_make(run, f, object);
 	return bench_print_json(object);
 }
 
@@ -407,10 +424,9 @@ static int figures_print(const struct run *run, const struct figures *f)
 	(void)printf("  model digest                 %s\n", f->digest);
 	if (run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, NULL);
-	if (run->bench->estimate &&
-	    bench_estimate(run->bench->estimate, &f->peak, f->ops, f->op_lines, PROFILE_CHUNKS,
-			   f->frames_per_chunk) < 0)
-		(void)fprintf(stderr, "sana-bench: an estimate needs a GPU to measure on.\n");
+	if (run->bench->estimate && estimate_make(run, f, NULL) == -ENOTSUP)
+		(void)fprintf(stderr,
+			      "sana-bench: an estimate needs a GPU to measure on, or --plan.\n");
 	return fflush(stdout) == EOF ? -EIO : 0;
 }
 
