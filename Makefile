@@ -105,8 +105,9 @@ DEMO_HELPER = $(BUILD)/demo-helper
 
 # tests/ROOM/NAME.c becomes $(BUILD)/tests/ROOM-NAME
 programs = $(patsubst tests/$(1)/%.c,$(BUILD)/tests/$(1)-%,$(wildcard tests/$(1)/*.c))
-# What sana-bench --self-test checks ops with, the tests of the CUDA back end too.
-CHECK_OBJECTS = $(call objects,tools/bench/cuda_test.c $(wildcard tools/bench/check_*.c))
+# Of sana-bench: what checks ops, for the tests of the CUDA back end too, and the estimate, for its own.
+CHECK_OBJECTS = $(call objects,tools/bench/cuda_test.c tools/bench/estimate.c \
+	$(wildcard tools/bench/check_*.c))
 TEST_OBJECTS = $(call objects,$(wildcard tests/common/*.c)) $(CHECK_OBJECTS)
 GOLDEN_OBJECTS = $(call objects,$(wildcard tests/golden/*.c))
 UNIT = $(call programs,unit)
