@@ -82,7 +82,9 @@ static void check_take(void *context, const struct cuda_test_result *r)
 
 	s->compared[r->op]++;
 	if (!r->right)
-		complain(s, r->what, "the GPU is not within tolerance of the CPU");
+		complain(s, r->what,
+			 s->test.problem[0] ? s->test.problem :
+					      "the GPU is not within tolerance of the CPU");
 	if (s->test.gpu.table)
 		(void)json_array_append_new(
 			s->checks,
@@ -263,7 +265,9 @@ static int self_test_run(struct self_test *s, json_t *body, struct sana_error *e
 					  " of the CPU that has known results");
 	self_test_ops(&s->test);
 	coverage_check(s);
-	(void)fprintf(stderr, "%zu comparisons, %d wrong.\n", json_array_size(s->checks), s->wrong);
+	(void)fprintf(stderr, "%zu comparisons with the GPU, %d known results, %d wrong.\n",
+		      json_array_size(s->checks), s->known_seen, s->wrong);
+	(void)json_object_set_new(body, "known_results", json_integer(s->known_seen));
 	if (s->test.gpu.table) {
 		r = times_run(s, body, error);
 		stream_run(s, body);
