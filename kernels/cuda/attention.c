@@ -57,7 +57,7 @@ static struct kernel_choice kernel_pick(struct kernel_device *device,
 					const struct kernel_attention *op)
 {
 	struct kernel_choice choice = { .kernel = CUDA_KERNEL_attention_any };
-	bool fits = has_tiles(op) && aligned(op->q, op->ldq, 16) && aligned(op->y, op->ldy, 4) &&
+	bool fits = has_tiles(op) && aligned(op->q, op->ldq, 16) && aligned(op->y, op->ldy, 16) &&
 		    (!op->gate || aligned(op->gate, op->ldg, 4));
 	int tokens = 0;
 
@@ -224,6 +224,7 @@ int cuda_run_attention(struct kernel_device *device, const void *params, struct 
 		.head_dim = op->head_dim,
 		.scale = op->scale,
 		.softcap = op->softcap,
+		.scale_log2 = op->scale * 1.44269504f,
 		.causal = op->causal,
 		.window = op->window,
 		.query_offset = op->query_offset,

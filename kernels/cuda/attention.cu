@@ -191,7 +191,7 @@ share_do(const struct attention_params &p, const struct attention_share &share, 
 	const int kv_lane = share.head / p.heads_per_kv * D, warp_row = threadIdx.x / 32 * 32;
 	const uint32_t queries =
 		shared + (warp_row + threadIdx.x % 16) * stride + threadIdx.x % 32 / 16 * 16;
-	const float scale = p.scale * log2_e;
+	const float scale = p.scale_log2;
 	float o[TILES][D / 8][4] = {}, s[TILES][KEYS / 8][4];
 	float most[TILES][2] = { { attention_lowest, attention_lowest },
 				 { attention_lowest, attention_lowest } };
@@ -222,7 +222,8 @@ share_do(const struct attention_params &p, const struct attention_share &share, 
 #pragma unroll
 		for (int h = 0; h < 2; h++)
 			row_store<D>(p, share, warp_row + 16 * m + 8 * h + threadIdx.x % 32 / 4,
-				     most[m][h], row_sum(sum[m][h]), &o[m][0][2 * h]);
+				     most[m][h] * p.scale_log2, row_sum(sum[m][h]),
+				     &o[m][0][2 * h]);
 	/* The next item's queries take the place of these. */
 	__syncthreads();
 }
@@ -287,7 +288,7 @@ extern "C" __global__ void attention_merge(const __grid_constant__ struct attent
 				top = fmaxf(top, s.x);
 				continue;
 			}
-			weight = exp2_approx((s.x - top) * p.scale * log2_e);
+			weight = exp2_approx(s.x - top);
 			total += weight * s.y;
 			for (int i = 0; i < 8; i++)
 				sum[i] += weight * from[in * d + chunk * 8 + i];

@@ -9,6 +9,12 @@ static const float log2_e = 1.44269504f;
 /* Below every score, and finite: the difference of two of them is 0. */
 static const float attention_lowest = -1e30f;
 
+/*
+ * Weights may exceed 1 by as much as F32 and BF16 hold without loss, so what was summed is scaled only
+ * when a score exceeds the largest of before by this many powers of two, which is seldom.
+ */
+static const float attention_rise = 8;
+
 static __device__ __forceinline__ float silu(float a)
 {
 	return a * reciprocal_approx(1.0f + exp2_approx(-a * log2_e));
@@ -27,31 +33,33 @@ struct attention_share {
 	int part;	 /* where its sums go, or −1: the item is this block's alone */
 };
 
-/* A block's way through its shares: `item` is the next whole one, [at, end) what is left of the line. */
+/* A block's way through its shares: `item` is the next whole one, `at` its next step on the line. */
 struct attention_walk {
-	int item, at, end;
+	int item, at;
 };
 
 static __device__ __forceinline__ struct attention_walk walk_begin(const struct attention_split &s,
 								   int block)
 {
-	return { block, split_begin(s, block), split_begin(s, block + 1) };
+	return { block, split_begin(s, block) };
 }
 
 static __device__ __forceinline__ bool walk_next(const struct attention_split &s, int block,
 						 struct attention_walk *walk,
 						 struct attention_share *share)
 {
-	int item = walk->item;
+	int item = walk->item, left = 0;
 
+	if (item >= s.whole)
+		left = split_begin(s, block + 1) - walk->at;
 	share->step = 0;
 	share->steps = s.steps;
 	if (item < s.whole) {
 		walk->item += s.blocks;
-	} else if (walk->at < walk->end) {
+	} else if (left > 0) {
 		item = walk->at / s.steps;
 		share->step = walk->at - item * s.steps;
-		share->steps = min(s.steps - share->step, walk->end - walk->at);
+		share->steps = min(s.steps - share->step, left);
 		walk->at += share->steps;
 		item += s.whole;
 	} else {
@@ -76,7 +84,29 @@ static __device__ __forceinline__ float row_sum(float v)
 	return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
-/* A part: weighted values of all rows, then the largest score and the sum of weights of each. */
+/* Word i of lane c to word c of lane i, of the four lanes that share a row: a lane then has 16 bytes. */
+static __device__ __forceinline__ void quad_turn(uint32_t word[4])
+{
+#pragma unroll
+	for (int step = 1; step <= 2; step *= 2) {
+		const bool upper = threadIdx.x & step;
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			uint32_t got;
+
+			if (i & step)
+				continue;
+			got = __shfl_xor_sync(~0u, upper ? word[i] : word[i + step], step);
+			if (upper)
+				word[i] = got;
+			else
+				word[i + step] = got;
+		}
+	}
+}
+
+/* A part: weighted values of all rows, then what their exponents were taken from and their sum. */
 template <int D>
 static __device__ __forceinline__ float *part_at(const struct attention_split &s, int part)
 {
@@ -93,8 +123,11 @@ static __device__ __forceinline__ void row_store(const struct attention_params &
 						 float most, float sum, const float *o)
 {
 	const int c = threadIdx.x % 4, row = share.row + in, lane = share.head * D;
+	const bool inside = row < p.rows;
+	uint16_t *y = (uint16_t *)p.y + row * p.ldy + lane;
+	uint32_t word[D / 8];
 
-	if (row >= p.rows)
+	if (share.part >= 0 && !inside)
 		return;
 	if (share.part >= 0) {
 		float *to = part_at<D>(p.split, share.part);
@@ -107,19 +140,30 @@ static __device__ __forceinline__ void row_store(const struct attention_params &
 			*(float2 *)(to + ATTENTION_ROWS * D + in * 2) = make_float2(most, sum);
 		return;
 	}
-	sum = sum > 0 ? 1.0f / sum : 0;
+	sum = sum > 0 ? reciprocal_approx(sum) : 0;
 #pragma unroll
 	for (int n = 0; n < D / 8; n++) {
-		const size_t at = lane + n * 8 + 2 * c;
 		float a = o[4 * n] * sum, b = o[4 * n + 1] * sum;
 
-		if (p.gate) {
+		if (p.gate && inside) {
 			const uint32_t gate =
-				*(const uint32_t *)((const uint16_t *)p.gate + row * p.ldg + at);
+				*(const uint32_t *)((const uint16_t *)p.gate + row * p.ldg + lane +
+						    n * 8 + 2 * c);
 
 			a *= silu(bf16_low(gate));
 			b *= silu(bf16_high(gate));
 		}
-		*(uint32_t *)((uint16_t *)p.y + row * p.ldy + at) = bf16_pack(a, b);
+		word[n] = bf16_pack(a, b);
 	}
+#pragma unroll
+	for (int n = 0; n + 4 <= D / 8; n += 4) {
+		quad_turn(word + n);
+		if (inside)
+			global_store_16(y + (n + c) * 8,
+					make_uint4(word[n], word[n + 1], word[n + 2], word[n + 3]));
+	}
+#pragma unroll
+	for (int n = D / 32 * 4; n < D / 8; n++)
+		if (inside)
+			*(uint32_t *)(y + n * 8 + 2 * c) = word[n];
 }

@@ -58,6 +58,7 @@ struct attention_params {
 	struct attention_segment segment[3];
 	int segments, rows, heads_per_kv, head_dim;
 	float scale, softcap;
+	float scale_log2; /* the same for powers of two */
 	int causal, window, query_offset;
 	const uint8_t *key_mask;
 	struct attention_split split;

@@ -1,7 +1,7 @@
 /*
- * Softmax attention for sm_90a, heads of 112: a warpgroup loads by TMA, two multiply, 64 queries each.
- * Scores of the next keys and the weighted values of the last ones are products in flight together while
- * exponentials are taken, and the two warpgroups fill each other's gaps. 112 lanes are 7·16 deep in the
+ * Softmax attention for sm_90a, heads of 112: a warpgroup loads by TMA, two multiply, 64 queries each, and
+ * take turns. Scores of the next keys and the weighted values of the last ones are in flight together;
+ * exponentials are taken while the other warpgroup multiplies. 112 lanes are 7·16 deep in the
  * first product and 112 wide in the second; only rows in shared memory are 128 long.
  */
 #include "kernels/cuda/attention.cuh"
@@ -136,6 +136,20 @@ template <int N> static __device__ __forceinline__ void registers_settle(float (
 		asm volatile("" : "+f"(r[i])::"memory");
 }
 
+/*
+ * The two warpgroups issue their products in turn: named barriers 1 and 2 say whose turn it is, so that one
+ * takes exponentials while the other's products are made.
+ */
+static __device__ __forceinline__ void turn_wait(int group)
+{
+	named_barrier(1 + group, 2 * 128);
+}
+
+static __device__ __forceinline__ void turn_pass(int group)
+{
+	named_barrier_arrive(2 - group, 2 * 128);
+}
+
 static __device__ __forceinline__ void warp_arrive(uint32_t barrier)
 {
 	if (threadIdx.x % 32 == 0)
@@ -168,38 +182,53 @@ static __device__ __forceinline__ void values_begin(float (&o)[D / 2],
 	wgmma_commit();
 }
 
-/* Scores to weights in place; `factor` is what sums so far are multiplied by. */
-static __device__ __forceinline__ void weights_make(float (&s)[KEYS / 2], float scale, int count,
-						    float most[2], float sum[2], float factor[2])
+/* Keys from `count` on do not count. */
+static __device__ __forceinline__ void scores_end(float (&s)[KEYS / 2], int count)
 {
 	const int c = threadIdx.x % 4;
 
-	if (count < KEYS) {
+	if (count >= KEYS)
+		return;
 #pragma unroll
-		for (int i = 0; i < KEYS / 2; i++)
-			if (i / 4 * 8 + 2 * c + (i & 1) >= count)
-				s[i] = -INFINITY;
-	}
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		float top = most[h], offset, added = 0;
+	for (int i = 0; i < KEYS / 2; i++)
+		if (i / 4 * 8 + 2 * c + (i & 1) >= count)
+			s[i] = -INFINITY;
+}
+
+/* Scores to weights in place. True where sums so far are to be multiplied by `factor`, the same in a warp. */
+static __device__ __forceinline__ bool weights_make(float (&s)[KEYS / 2], float scale,
+						    float most[2], float sum[2], float factor[2])
+{
+	float top[2];
+	bool rises = false;
 
 #pragma unroll
-		for (int n = 0; n < KEYS / 8; n++)
-			top = fmaxf(top, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
-		top = row_max(top);
-		factor[h] = exp2_approx((most[h] - top) * scale);
-		most[h] = top;
-		offset = top * scale;
+	for (int h = 0; h < 2; h++) {
+		top[h] = s[2 * h];
 #pragma unroll
 		for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-			for (int i = 4 * n + 2 * h; i < 4 * n + 2 * h + 2; i++) {
-				s[i] = exp2_approx(s[i] * scale - offset);
-				added += s[i];
-			}
-		sum[h] = sum[h] * factor[h] + added;
+			top[h] = fmaxf(top[h], fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
+		top[h] *= scale;
+		rises |= top[h] > most[h] + attention_rise;
+		factor[h] = 1;
 	}
+	rises = __any_sync(~0u, rises);
+	if (rises) {
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+			const float before = most[h];
+
+			most[h] = fmaxf(before, ceilf(row_max(top[h])));
+			factor[h] = exp2_approx(before - most[h]);
+			sum[h] *= factor[h];
+		}
+	}
+#pragma unroll
+	for (int i = 0; i < KEYS / 2; i++) {
+		s[i] = exp2_approx(s[i] * scale - most[i / 2 % 2]);
+		sum[i / 2 % 2] += s[i];
+	}
+	return rises;
 }
 
 static __device__ __forceinline__ void weights_pack(const float (&s)[KEYS / 2],
@@ -221,16 +250,15 @@ static __device__ __forceinline__ void output_scale(float (&o)[D / 2], const flo
 
 static __device__ __forceinline__ void share_do(const struct attention_params &p,
 						const struct attention_memory &m,
-						const struct attention_share &share, uint32_t q,
+						const struct attention_share &share, int group,
 						struct ring_place *r)
 {
-	const float scale = p.scale * log2_e;
 	float o[D / 2], s[KEYS / 2], factor[2];
 	float most[2] = { attention_lowest, attention_lowest }, sum[2] = {};
 	uint32_t w[KEYS / 16][4];
 	struct ring_place before = *r;
 	const int warp_row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-	const int group_row = (threadIdx.x / 128 - 1) * 64;
+	const uint32_t q = m.q + group * 64 * 128;
 
 #pragma unroll
 	for (int i = 0; i < D / 2; i++)
@@ -240,22 +268,29 @@ static __device__ __forceinline__ void share_do(const struct attention_params &p
 	wgmma_wait<0>();
 	registers_settle(s);
 	warp_arrive(m.k_empty + 8 * r->stage);
-	weights_make(s, scale, tile_at(p, share.step).count, most, sum, factor);
+	scores_end(s, tile_at(p, share.step).count);
+	(void)weights_make(s, p.scale_log2, most, sum, factor);
 	weights_pack(s, w);
 	ring_next(r);
 	for (int i = 1; i < share.steps; i++) {
+		bool rises;
+
 		mbarrier_wait(m.k_full + 8 * r->stage, r->parity);
+		turn_wait(group);
 		scores_begin(s, q, m.k + r->stage * TILE);
 		mbarrier_wait(m.v_full + 8 * before.stage, before.parity);
 		values_begin(o, w, m.v + before.stage * TILE);
+		turn_pass(group);
 		wgmma_wait<1>();
 		registers_settle(s);
 		warp_arrive(m.k_empty + 8 * r->stage);
-		weights_make(s, scale, tile_at(p, share.step + i).count, most, sum, factor);
+		scores_end(s, tile_at(p, share.step + i).count);
+		rises = weights_make(s, p.scale_log2, most, sum, factor);
 		wgmma_wait<0>();
 		registers_settle(o);
 		warp_arrive(m.v_empty + 8 * before.stage);
-		output_scale(o, factor);
+		if (rises)
+			output_scale(o, factor);
 		weights_pack(s, w);
 		before = *r;
 		ring_next(r);
@@ -268,7 +303,7 @@ static __device__ __forceinline__ void share_do(const struct attention_params &p
 	warp_arrive(m.v_empty + 8 * before.stage);
 #pragma unroll
 	for (int h = 0; h < 2; h++)
-		row_store<D>(p, share, group_row + warp_row + 8 * h, most[h], row_sum(sum[h]),
+		row_store<D>(p, share, group * 64 + warp_row + 8 * h, most[h], row_sum(sum[h]),
 			     o + 2 * h);
 }
 
@@ -289,15 +324,18 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_WGMMA_THREADS, 1)
 	} else {
 		struct attention_walk walk = walk_begin(p.p.split, blockIdx.x);
 		struct attention_share s;
-		const uint32_t q = m.q + (group - 1) * 64 * 128;
 		struct ring_place r = { 0, 0 };
 		uint32_t q_parity = 0;
 
 		registers_take<WORKER_REGISTERS>();
+		if (group == 2)
+			turn_pass(1);
 		while (walk_next(p.p.split, blockIdx.x, &walk, &s)) {
 			mbarrier_wait(m.q_full, q_parity);
 			q_parity ^= 1;
-			share_do(p.p, m, s, q, &r);
+			share_do(p.p, m, s, group - 1, &r);
 		}
+		if (group == 1)
+			turn_wait(0);
 	}
 }

@@ -314,6 +314,12 @@ static __device__ __forceinline__ void named_barrier(int id, int threads)
 	asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* bar.arrive id, threads: counts for the others, waits for nobody. */
+static __device__ __forceinline__ void named_barrier_arrive(int id, int threads)
+{
+	asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 /* elect.sync: true in one lane of a converged warp. */
 static __device__ __forceinline__ bool elect_one(void)
 {
