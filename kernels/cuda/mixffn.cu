@@ -2,78 +2,85 @@
  * Depth-wise 3×3 convolution with a gated unit (kernel_depthwise_glu): d = conv(a) + bias over 2F
  * channels, y = d[0:F] ⊙ silu(d[F:2F]).
  *
- * A thread has 4 channels of each half and walks along a strip of two picture rows, the nine weights and
- * a window of three columns in registers, the next column on its way: an element is read from L2 twice and
- * from memory once.
+ * A block has 64 features of some picture rows and walks along them, three columns a stage, which the copy
+ * engine brings to shared memory: an element is read from memory once, and what is outside of the picture
+ * arrives as zeros. A thread has 2 features and four rows; a column is added to the three columns of
+ * output it belongs to, so that an element becomes F32 once per thread.
  */
 #include "kernels/cuda/mixffn.h"
 #include "kernels/cuda/mma.cuh"
 
 enum {
-	LANES = 4, /* channels of a thread, of each half */
-	ROWS = 2,  /* of the output */
+	ROWS = DEPTHWISE_ROWS / DEPTHWISE_WARPS, /* of the output, of a warp */
+	COLUMNS = DEPTHWISE_COLUMNS, /* the sums of as many columns of output take turns */
+	STAGES = 3,
+	COLUMN_BYTES = 2 * 2 * DEPTHWISE_FEATURES, /* of both halves, in one row */
+	ROW_BYTES = COLUMNS * COLUMN_BYTES,
+	STAGE_BYTES = (DEPTHWISE_ROWS + 2) * ROW_BYTES,
 };
 
-struct four {
-	float v[LANES];
+struct two {
+	float v[2];
 };
 
-static __device__ __forceinline__ struct four four_of(uint2 bits)
+/* A thread's features of a half: nine weights and the bias. */
+struct taps {
+	struct two weight[9], bias;
+};
+
+/* Sums of three columns of output, of one half. */
+struct sums {
+	struct two v[COLUMNS][ROWS];
+};
+
+static __device__ __forceinline__ struct two two_floats(const float *from)
 {
-	struct four f = { { bf16_low(bits.x), bf16_high(bits.x), bf16_low(bits.y),
-			    bf16_high(bits.y) } };
+	const float2 v = __ldg((const float2 *)from);
 
-	return f;
+	return { { v.x, v.y } };
 }
 
-static __device__ __forceinline__ struct four four_floats(const float *from)
+static __device__ __forceinline__ struct taps taps_load(const struct depthwise_glu_params &p,
+							int channel)
 {
-	const float4 v = *(const float4 *)from;
-	struct four f = { { v.x, v.y, v.z, v.w } };
+	struct taps t;
 
-	return f;
+#pragma unroll
+	for (int k = 0; k < 9; k++)
+		t.weight[k] = two_floats(p.weight + (size_t)k * 2 * p.features + channel);
+	t.bias = two_floats(p.bias + channel);
+	return t;
 }
 
-/* One half's part of a column: the two rows of the output and their neighbours; zero outside. */
-struct column {
-	uint2 row[ROWS + 2];
-};
-
-static __device__ __forceinline__ struct column
-column_load(const uint16_t *a, size_t row_elements, size_t ld, int y, int height, int x, int width)
+/*
+ * Adds a column of a half, `at` in shared memory, to the outputs of the column before (its last), to its
+ * own, and to the next (its first).
+ */
+static __device__ __forceinline__ void column_add(uint32_t at, const struct taps &t, int own,
+						  struct sums *s)
 {
-	struct column c;
+	const int before = (own + 2) % 3, next = (own + 1) % 3;
 
+#pragma unroll
+	for (int i = 0; i < ROWS; i++)
+		s->v[next][i] = t.bias;
 #pragma unroll
 	for (int r = 0; r < ROWS + 2; r++) {
-		const bool inside = y + r >= 1 && y + r <= height && x >= 0 && x < width;
-
-		c.row[r] = make_uint2(0, 0);
-		if (inside)
-			c.row[r] = *(const uint2 *)(a + (ptrdiff_t)(r - 1) * row_elements +
-						    (ptrdiff_t)x * ld);
-	}
-	return c;
-}
-
-/* Output row `row` of the two. */
-static __device__ __forceinline__ struct four convolve(const struct column window[3], int row,
-						       const struct four weight[9],
-						       const struct four &bias)
-{
-	struct four d = bias;
+		const uint32_t bits = shared_load_32(at + r * ROW_BYTES);
+		const float x[2] = { bf16_low(bits), bf16_high(bits) };
 
 #pragma unroll
-	for (int r = 0; r < 3; r++)
+		for (int i = r - 2; i <= r; i++) {
+			if (i < 0 || i >= ROWS)
+				continue;
 #pragma unroll
-		for (int c = 0; c < 3; c++) {
-			const struct four x = four_of(window[c].row[row + r]);
-
-#pragma unroll
-			for (int i = 0; i < LANES; i++)
-				d.v[i] += weight[3 * r + c].v[i] * x.v[i];
+			for (int e = 0; e < 2; e++) {
+				s->v[before][i].v[e] += t.weight[3 * (r - i) + 2].v[e] * x[e];
+				s->v[own][i].v[e] += t.weight[3 * (r - i) + 1].v[e] * x[e];
+				s->v[next][i].v[e] += t.weight[3 * (r - i)].v[e] * x[e];
+			}
 		}
-	return d;
+	}
 }
 
 static __device__ __forceinline__ float silu(float a)
@@ -81,62 +88,117 @@ static __device__ __forceinline__ float silu(float a)
 	return a * reciprocal_approx(1.0f + exp2_approx(-1.4426950408889634f * a));
 }
 
-/* Grid: quads of features, pairs of rows of all frames, strips. F a multiple of 4, 16-byte addresses. */
-extern "C" __global__ void __launch_bounds__(128)
+/* Where a block is in the picture, and its ring of stages. */
+struct walk {
+	int feature, frame, y, x_first, x_end, stages;
+	uint32_t ring, full, empty; /* shared memory */
+};
+
+/* One thread: stage n to its place in the ring, once what was there has been read. */
+static __device__ __forceinline__ void stage_copy(const struct depthwise_glu_params &p,
+						  const struct walk &w, int n)
+{
+	const int slot = n % STAGES;
+
+	if (n >= w.stages)
+		return;
+	if (n >= STAGES)
+		mbarrier_wait(w.empty + 8 * slot, (n / STAGES - 1) % 2);
+	mbarrier_arrive_expect(w.full + 8 * slot, STAGE_BYTES);
+	tma_load_5d(w.ring + slot * STAGE_BYTES, &p.map, w.full + 8 * slot, w.feature, 0,
+		    w.x_first - 1 + n * COLUMNS, w.y - 1, w.frame);
+}
+
+/* Rows of output of a finished column. */
+static __device__ __forceinline__ void column_store(const struct sums sums[2], int done, int rows,
+						    size_t row_elements, uint16_t *out)
+{
+#pragma unroll
+	for (int r = 0; r < ROWS; r++) {
+		const struct two d = sums[0].v[done][r], g = sums[1].v[done][r];
+
+		if (r < rows)
+			*(uint32_t *)(out + r * row_elements) =
+				bf16_pack(d.v[0] * silu(g.v[0]), d.v[1] * silu(g.v[1]));
+	}
+}
+
+/* All stages of a block; `out`: the first output of this thread, of whose rows there are `rows`. */
+static __device__ __forceinline__ void stages_add(const struct depthwise_glu_params &p,
+						  const struct walk &w, const struct taps taps[2],
+						  int rows, uint16_t *out)
+{
+	const uint32_t mine = w.ring + threadIdx.y * ROWS * ROW_BYTES + threadIdx.x * 4;
+	const size_t row_elements = (size_t)p.width * p.features;
+	const bool copies = threadIdx.x == 0 && threadIdx.y == 0;
+	struct sums sums[2] = {};
+
+	for (int n = 0; n < w.stages; n++) {
+		const int slot = n % STAGES, x = w.x_first - 1 + n * COLUMNS;
+
+		/* Into the place of the stage before. */
+		if (copies && n > 0)
+			stage_copy(p, w, n + STAGES - 1);
+		mbarrier_wait(w.full + 8 * slot, n / STAGES % 2);
+#pragma unroll
+		for (int i = 0; i < COLUMNS; i++) {
+#pragma unroll
+			for (int half = 0; half < 2; half++)
+				column_add(mine + slot * STAGE_BYTES + i * COLUMN_BYTES +
+						   half * (COLUMN_BYTES / 2),
+					   taps[half], i, &sums[half]);
+			if (x + i <= w.x_first || x + i > w.x_end)
+				continue;
+			column_store(sums, (i + 2) % 3, rows, row_elements, out);
+			out += p.features;
+		}
+		__syncwarp();
+		if (threadIdx.x == 0)
+			mbarrier_arrive(w.empty + 8 * slot);
+	}
+}
+
+/* Grid: 64 features, groups of rows of all frames, parts of a row. F a multiple of 8, 16-byte addresses. */
+extern "C" __global__ void __launch_bounds__(32 * DEPTHWISE_WARPS, DEPTHWISE_BLOCKS)
 	depthwise_glu(const __grid_constant__ struct depthwise_glu_params p)
 {
-	const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * LANES;
-	const int pairs = (p.height + ROWS - 1) / ROWS, y = blockIdx.y % pairs * ROWS;
-	const size_t row = (size_t)(blockIdx.y / pairs) * p.height + y;
+	__shared__ __align__(128) unsigned char ring[STAGES * STAGE_BYTES];
+	__shared__ uint64_t barriers[2 * STAGES];
+	const int groups = (p.height + DEPTHWISE_ROWS - 1) / DEPTHWISE_ROWS;
 	const int x_first = blockIdx.z * p.strip, x_end = min(x_first + p.strip, p.width);
-	const size_t ld = 2 * (size_t)p.features, row_elements = ld * p.width;
-	const uint16_t *a = (const uint16_t *)p.a + row * row_elements + channel;
-	uint16_t *out = (uint16_t *)p.y + row * p.width * p.features + channel;
-	struct four weight[2][9], bias[2];
-	struct column window[2][3];
+	const struct walk w = {
+		.feature = (int)blockIdx.x * DEPTHWISE_FEATURES,
+		.frame = (int)blockIdx.y / groups,
+		.y = (int)blockIdx.y % groups * DEPTHWISE_ROWS,
+		.x_first = x_first,
+		.x_end = x_end,
+		.stages = (x_end - x_first + 2 + COLUMNS - 1) / COLUMNS,
+		.ring = shared_address(ring),
+		.full = shared_address(barriers),
+		.empty = shared_address(barriers + STAGES),
+	};
+	const int y = w.y + (int)threadIdx.y * ROWS, channel = w.feature + (int)threadIdx.x * 2;
+	const bool has = channel < p.features;
+	const size_t first = ((size_t)(w.frame * p.height + y) * p.width + x_first) * p.features;
 
-	if (channel >= p.features)
-		return;
-#pragma unroll
-	for (int half = 0; half < 2; half++) {
-#pragma unroll
-		for (int k = 0; k < 9; k++)
-			weight[half][k] =
-				four_floats(p.weight + k * ld + half * p.features + channel);
-		bias[half] = four_floats(p.bias + half * p.features + channel);
+	if (threadIdx.x == 0 && threadIdx.y == 0) {
+		tma_prefetch_map(&p.map);
+		for (int i = 0; i < STAGES; i++) {
+			mbarrier_init(w.full + 8 * i, 1);
+			mbarrier_init(w.empty + 8 * i, DEPTHWISE_WARPS);
+		}
+		mbarrier_init_fence();
+		dependency_wait();
+		for (int i = 0; i < STAGES; i++)
+			stage_copy(p, w, i);
 	}
+	const struct taps taps[2] = { taps_load(p, has ? channel : 0),
+				      taps_load(p, p.features + (has ? channel : 0)) };
+
+	__syncthreads();
 	dependency_wait();
-#pragma unroll
-	for (int half = 0; half < 2; half++)
-#pragma unroll
-		for (int c = 0; c < 3; c++)
-			window[half][c] = column_load(a + half * p.features, row_elements, ld, y,
-						      p.height, x_first - 1 + c, p.width);
-	for (int x = x_first; x < x_end; x++) {
-		struct column ahead[2];
-
-#pragma unroll
-		for (int half = 0; half < 2; half++)
-			ahead[half] = column_load(a + half * p.features, row_elements, ld, y,
-						  p.height, x + 2, p.width);
-#pragma unroll
-		for (int r = 0; r < ROWS; r++) {
-			const struct four d = convolve(window[0], r, weight[0], bias[0]);
-			const struct four g = convolve(window[1], r, weight[1], bias[1]);
-			uint2 bits;
-
-			bits.x = bf16_pack(d.v[0] * silu(g.v[0]), d.v[1] * silu(g.v[1]));
-			bits.y = bf16_pack(d.v[2] * silu(g.v[2]), d.v[3] * silu(g.v[3]));
-			if (y + r < p.height)
-				*(uint2 *)(out + ((size_t)r * p.width + x) * p.features) = bits;
-		}
-#pragma unroll
-		for (int half = 0; half < 2; half++) {
-			window[half][0] = window[half][1];
-			window[half][1] = window[half][2];
-			window[half][2] = ahead[half];
-		}
-	}
+	stages_add(p, w, taps, has ? p.height - y : 0, (uint16_t *)p.y + first + channel);
+	dependency_launch();
 }
 
 /* Any number of features: a thread makes one element. */

@@ -195,6 +195,14 @@ static __device__ __forceinline__ void global_store_16(void *p, uint4 v)
 		     : "memory");
 }
 
+static __device__ __forceinline__ uint32_t shared_load_32(uint32_t at)
+{
+	uint32_t v;
+
+	asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+	return v;
+}
+
 static __device__ __forceinline__ uint4 shared_load_16(uint32_t at)
 {
 	uint4 v;
@@ -221,7 +229,13 @@ static __device__ __forceinline__ void cp_async_16(uint32_t to, const void *from
 		     : "memory");
 }
 
-/* The same under a predicate, without a branch. */
+/* cp.async.ca.shared.global, 4 bytes. */
+static __device__ __forceinline__ void cp_async_4(uint32_t to, const void *from)
+{
+	asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+
+/* cp_async_16 under a predicate, without a branch. */
 static __device__ __forceinline__ void cp_async_16_if(bool wanted, uint32_t to, const void *from,
 						      int bytes)
 {
