@@ -7,7 +7,25 @@ static bool sizes_valid(const struct pixel_params *p)
 {
 	return p->frames >= 1 && p->height >= 1 && p->width >= 1 && p->channels >= 1 &&
 	       p->patch >= 1 && p->height % p->patch == 0 && p->width % p->patch == 0 &&
-	       p->patch <= 1024 && p->channels <= 1024;
+	       p->patch <= 64 && p->channels <= 64 && p->width <= 1 << 18;
+}
+
+/* Grids of `row` threads for every one of `rows` rows of all frames; what does not fit a grid is unsupported. */
+static int launch(struct kernel_device *device, struct kernel_queue *queue, enum cuda_kernel kernel,
+		  size_t row, int rows, const struct pixel_params *p)
+{
+	enum { THREADS = 256, MOST = 65535 };
+
+	if (rows > MOST || p->frames > MOST)
+		return -ENOTSUP;
+	return cuda_launch(device, queue,
+			   &(struct cuda_launch){
+				   .kernel = kernel,
+				   .grid = { cuda_blocks(row, THREADS), (unsigned int)rows,
+					     (unsigned int)p->frames },
+				   .block = { THREADS },
+				   .params = p,
+			   });
 }
 
 int cuda_run_patchify(struct kernel_device *device, const void *params, struct kernel_queue *queue)
@@ -28,9 +46,9 @@ int cuda_run_patchify(struct kernel_device *device, const void *params, struct k
 
 	if (!sizes_valid(&p))
 		return -EINVAL;
-	return cuda_launch_flat(
-		device, queue, CUDA_KERNEL_patchify,
-		(size_t)p.frames * (size_t)p.height * (size_t)p.width * (size_t)p.channels, &p);
+	return launch(device, queue, CUDA_KERNEL_patchify,
+		      (size_t)p.width * (size_t)p.channels * (size_t)p.patch, p.height / p.patch,
+		      &p);
 }
 
 int cuda_run_unpatchify(struct kernel_device *device, const void *params,
@@ -53,6 +71,5 @@ int cuda_run_unpatchify(struct kernel_device *device, const void *params,
 
 	if (!sizes_valid(&p))
 		return -EINVAL;
-	return cuda_launch_flat(device, queue, CUDA_KERNEL_unpatchify,
-				(size_t)p.frames * (size_t)p.height * (size_t)p.width, &p);
+	return launch(device, queue, CUDA_KERNEL_unpatchify, (size_t)p.width, p.height, &p);
 }
