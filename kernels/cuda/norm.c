@@ -24,6 +24,7 @@ static int launch_rows(struct kernel_device *device, struct kernel_queue *queue,
 				   .grid = { (unsigned int)rows },
 				   .block = { ROW_THREADS },
 				   .params = params,
+				   .dependent = true,
 			   });
 }
 
