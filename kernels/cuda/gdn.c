@@ -9,6 +9,12 @@ _Static_assert(GDN_SUMS_SHARED(112) <= CUDA_PORTABLE_SHARED &&
 		       GDN_READ_SHARED(112) <= CUDA_PORTABLE_SHARED,
 	       "stages of the largest head");
 
+/* What is read 16 bytes at a time. */
+static bool aligned(const void *p, size_t ld)
+{
+	return (uintptr_t)p % 16 == 0 && ld % 8 == 0;
+}
+
 /* ---------------------------------------------------------------------------------------- gates */
 
 size_t cuda_workspace_gdn_gates(const struct kernel_device *device, const void *params)
@@ -34,6 +40,10 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 {
 	const struct kernel_gdn_gates *op = params;
 	const int tokens = op->frames * op->tokens_per_frame;
+	static const enum cuda_kernel by_heads[GDN_GATE_COLUMNS / 16] = {
+		CUDA_KERNEL_gdn_gates_8, CUDA_KERNEL_gdn_gates_16, CUDA_KERNEL_gdn_gates_24,
+		CUDA_KERNEL_gdn_gates_32
+	};
 	const size_t rows = sizeof(uint16_t) * GDN_GATE_TOKENS * (size_t)op->channels;
 	const struct gdn_gates_params p = {
 		.u = op->u,
@@ -51,8 +61,9 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 		.channels = op->channels,
 		.heads = op->heads,
 	};
-	/* Products of 16 channels, read in words of two. */
-	const bool matrix = op->heads <= GDN_GATE_COLUMNS / 2 && op->channels % 16 == 0;
+	const bool matrix = op->heads <= GDN_GATE_COLUMNS / 2 && op->channels % 8 == 0 &&
+			    aligned(op->u, 8) && aligned(p.weight_beta, 8) &&
+			    aligned(p.weight_decay, 8);
 	struct cuda_launch launch = { .params = &p, .block = { GDN_GATE_THREADS } };
 	int r;
 
@@ -61,7 +72,8 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 	    op->workspace.bytes < cuda_workspace_gdn_gates(device, params))
 		return -EINVAL;
 	if (matrix) {
-		launch.kernel = CUDA_KERNEL_gdn_gates;
+		launch.kernel = by_heads[(op->heads - 1) / 8];
+		launch.dependent = true;
 		launch.grid[0] = cuda_blocks((size_t)op->tokens_per_frame, GDN_GATE_ROWS);
 		launch.grid[1] = (unsigned int)op->frames;
 		r = cuda_launch(device, queue, &launch);
@@ -137,11 +149,6 @@ static const struct gdn_kernels *kernels_of(int head_dim)
 		if (all[i].head_dim == head_dim)
 			return &all[i];
 	return NULL;
-}
-
-static bool aligned(const void *p, size_t ld)
-{
-	return (uintptr_t)p % 16 == 0 && ld % 8 == 0;
 }
 
 static int check(const struct kernel_gdn *op, const struct gdn_plan *plan)
@@ -228,21 +235,26 @@ int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel
 			  .grid = { cuda_blocks(64 * (size_t)p.frames * (size_t)p.tokens,
 						GDN_INVERSE_THREADS) },
 			  .block = { GDN_INVERSE_THREADS },
-			  .params = &p },
+			  .params = &p,
+			  .dependent = true },
 			{ .kernel = kernels->sums,
 			  .grid = { heads, frames, 2 },
 			  .block = { 4 * d },
 			  .shared_bytes = GDN_SUMS_SHARED(d),
-			  .params = &p },
+			  .params = &p,
+			  .dependent = true },
 			{ .kernel = kernels->scan,
 			  .grid = { d / GDN_SCAN_ROWS + 1, heads },
 			  .block = { 2 * d },
-			  .params = &p },
+			  .shared_bytes = GDN_SCAN_SHARED(d),
+			  .params = &p,
+			  .dependent = true },
 			{ .kernel = kernels->read,
 			  .grid = { cuda_blocks((size_t)p.tokens, GDN_READ_TOKENS), heads, frames },
 			  .block = { GDN_READ_THREADS },
 			  .shared_bytes = GDN_READ_SHARED(d),
-			  .params = &p },
+			  .params = &p,
+			  .dependent = true },
 		};
 
 		for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]) && r >= 0; i++)

@@ -35,6 +35,7 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 					 (const uint16_t *)p.k + (row - rows) * p.ld;
 	float sum = 0;
 
+	dependency_wait();
 	for (int i = thread; i < p.frames * p.heads; i += gridDim.x * GDN_INVERSE_THREADS)
 		p.meetings[i] = make_int2(0, 0);
 	if (row >= 2 * rows)
@@ -52,6 +53,7 @@ extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 	sum = warp_sum(sum);
 	if (lane == 0)
 		p.inverse[row] = rsqrtf(sum / channels + p.epsilon);
+	dependency_launch();
 }
 
 /* Rotations of the four pairs of lanes 8·chunk… of a token. */
@@ -65,7 +67,7 @@ static __device__ __forceinline__ struct turn turn_load(const struct gdn_params 
 	const float4 *from =
 		(const float4 *)(p.rotation + (size_t)n * (p.head_dim / 2)) + 2 * chunk;
 
-	return { __ldg(from), __ldg(from + 1) };
+	return { from[0], from[1] };
 }
 
 static __device__ __forceinline__ void eight_turn(const struct turn &r, float v[8])
@@ -98,7 +100,7 @@ enum gdn_tile {
 };
 
 struct sums_work {
-	int t, head, first, end; /* tokens of the frame */
+	int head, first, end; /* tokens, of all frames */
 	uint32_t tiles; /* shared memory; behind them weights of the norm and two stages' β */
 };
 
@@ -136,22 +138,25 @@ static __device__ __forceinline__ struct eight eight_shared(uint32_t at)
 		   __uint_as_float(b.z), __uint_as_float(b.w) } };
 }
 
-/* β and norm of this thread's token of a stage. */
+/* Of this thread's token of a stage: β, norm, and the rotations of its lanes. */
 struct sums_token {
 	float beta, inverse;
+	struct turn turn;
 };
 
 template <int D>
 static __device__ __forceinline__ struct sums_token sums_fetch(const struct gdn_params &p,
 							       const struct sums_work &w, int stage)
 {
-	const int s = w.first + stage * GDN_TOKENS + sums_thread() / (D / 8),
-		  n = w.t * p.tokens + s;
+	const int thread = sums_thread(), s = w.first + stage * GDN_TOKENS + thread / (D / 8);
+	const int n = min(s, w.end - 1);
+	struct sums_token token = { p.beta[(size_t)n * p.heads + w.head],
+				    p.inverse[p.frames * p.tokens + n],
+				    turn_load(p, n, thread % (D / 8)) };
 
 	if (s >= w.end)
-		return { 0, 0 };
-	return { __ldg(p.beta + (size_t)n * p.heads + w.head),
-		 __ldg(p.inverse + p.frames * p.tokens + n) };
+		token.beta = token.inverse = 0;
+	return token;
 }
 
 /* k and v of a stage on their way; each thread copies what it will read itself. */
@@ -164,7 +169,7 @@ static __device__ __forceinline__ void sums_copy(const struct gdn_params &p,
 	const uint32_t to = w.tiles + row * stride + chunk * 16;
 	const int s = w.first + stage * GDN_TOKENS + row;
 	const bool in = s < w.end;
-	const size_t at = (size_t)(w.t * p.tokens + (in ? s : 0)) * p.ld + w.head * D + chunk * 8;
+	const size_t at = (size_t)(in ? s : w.end - 1) * p.ld + w.head * D + chunk * 8;
 
 	cp_async_16(to + (TILE_RAW + stage % 2) * tile, (const uint16_t *)p.k + at, in ? 16 : 0);
 	cp_async_16(to + (TILE_V + stage % 3) * tile, (const uint16_t *)p.v + at, in ? 16 : 0);
@@ -193,12 +198,12 @@ static __device__ __forceinline__ struct eight eight_scaled(const struct eight &
 
 /* Factors of a stage from what this thread copied. */
 template <int D>
-static __device__ __forceinline__ void
-sums_make(const struct gdn_params &p, const struct sums_work &w, int stage, struct sums_token token)
+static __device__ __forceinline__ void sums_make(const struct sums_work &w, int stage,
+						 const struct sums_token &token)
 {
 	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
 	const int thread = sums_thread(), row = thread / (D / 8), chunk = thread % (D / 8);
-	const int parity = stage % 2, s = w.first + stage * GDN_TOKENS + row;
+	const int parity = stage % 2;
 	const uint32_t to = w.tiles + row * stride + chunk * 16;
 	struct eight k = eight_of(shared_load_16(to + (TILE_RAW + parity) * tile));
 
@@ -206,8 +211,7 @@ sums_make(const struct gdn_params &p, const struct sums_work &w, int stage, stru
 	shared_store_16(to + (TILE_PLAIN + parity) * tile, eight_bits(k));
 	shared_store_16(to + (TILE_PLAIN_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
-	if (s < w.end)
-		eight_turn(turn_load(p, w.t * p.tokens + s, chunk), k.v);
+	eight_turn(token.turn, k.v);
 	shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
 	shared_store_16(to + (TILE_TURNED_B + parity) * tile,
 			eight_bits(eight_scaled(k, token.beta)));
@@ -361,37 +365,45 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	float *weight = (float *)(memory + TILES * GDN_TOKENS * stride);
 	const int half = (p.tokens + 2 * GDN_TOKENS - 1) / (2 * GDN_TOKENS) * GDN_TOKENS;
 	const int first = blockIdx.z * half, end = min(p.tokens, first + half);
-	const struct sums_work w = { .t = (int)blockIdx.y,
-				     .head = (int)blockIdx.x,
-				     .first = first,
-				     .end = end,
+	const int frame = blockIdx.y * p.tokens;
+	const struct sums_work w = { .head = (int)blockIdx.x,
+				     .first = frame + first,
+				     .end = frame + end,
 				     .tiles = shared_address(memory) };
 	const int stages = max(end - first + GDN_TOKENS - 1, 0) / GDN_TOKENS;
 	struct sums<D> c = {};
+	struct sums_token token;
 
 	if (threadIdx.x < D)
 		weight[threadIdx.x] = p.k_norm[w.head * D + threadIdx.x] * p.kappa;
+	dependency_wait();
 	sums_copy<D>(p, w, 0);
 	sums_copy<D>(p, w, 1);
+	token = sums_fetch<D>(p, w, 0);
 	cp_async_wait<1>();
 	__syncthreads();
-	sums_make<D>(p, w, 0, sums_fetch<D>(p, w, 0));
+	sums_make<D>(w, 0, token);
+	token = sums_fetch<D>(p, w, 1);
 	__syncthreads();
 	for (int stage = 0; stage < stages; stage++) {
 		sums_copy<D>(p, w, stage + 2);
 		cp_async_wait<1>();
 		/* Of the warps of one scheduler some make the next stage while the others use this one. */
-#pragma unroll 1
+#pragma unroll
 		for (int turn = 0; turn < 2; turn++) {
-			if ((threadIdx.x / 128 + turn) % 2)
+			if ((threadIdx.x / 128 + turn) % 2) {
 				sums_add<D>(w, stage, c);
-			else if (stage + 1 < stages)
-				sums_make<D>(p, w, stage + 1, sums_fetch<D>(p, w, stage + 1));
+			} else if (stage + 1 < stages) {
+				sums_make<D>(w, stage + 1, token);
+				/* A stage ahead: it has all of that to arrive. */
+				token = sums_fetch<D>(p, w, stage + 2);
+			}
 		}
 		__syncthreads();
 	}
 	cp_async_wait<0>();
-	sums_meet<D>(p, w.t * p.heads + w.head, c);
+	dependency_launch();
+	sums_meet<D>(p, blockIdx.y * p.heads + w.head, c);
 }
 
 /* ------------------------------------------------------------------------------ scan over frames */
@@ -412,25 +424,20 @@ static __device__ __forceinline__ int scan_products(const struct gdn_params &p)
 	return p.frames - (p.state_in ? 0 : 1) + max(p.frames - 2, 0);
 }
 
-/* cvt.rna.tf32.f32 */
-static __device__ __forceinline__ uint32_t tf32_bits(float a)
-{
-	uint32_t d;
-
-	asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(d) : "f"(a));
-	return d;
-}
-
-/* Two TF32 that together have 21 bits of a number. */
+/*
+ * Two TF32 that together have 21 bits of a number: its upper bits, cut off where TF32 ends, and what is
+ * left, of which the product takes the upper bits. Rounding instead (cvt.rna.tf32.f32) is five
+ * instructions here and one bit better.
+ */
 struct tf32_pair {
 	uint32_t high, low;
 };
 
 static __device__ __forceinline__ struct tf32_pair tf32_split(float a)
 {
-	const uint32_t high = tf32_bits(a);
+	const uint32_t high = __float_as_uint(a) & 0xffffe000u;
 
-	return { high, tf32_bits(a - __uint_as_float(high)) };
+	return { high, __float_as_uint(a - __uint_as_float(high)) };
 }
 
 /* mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d += a·b */
@@ -443,10 +450,13 @@ static __device__ __forceinline__ void mma_tf32(float d[4], const uint32_t a[4],
 	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* A thread's part of P for product n: what the fragments of its warp's 16 columns hold. */
+/*
+ * A thread's part of P for product n, what the fragments of its warp's 16 columns hold, on its way to
+ * shared memory: there each thread has its own words, and waits for no other.
+ */
 template <int D>
-static __device__ __forceinline__ void scan_fetch(const struct gdn_params &p, int head, int n,
-						  float f[D / 2])
+static __device__ __forceinline__ void scan_copy(const struct gdn_params &p, int head, int n,
+						 uint32_t to)
 {
 	const int column = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	const float *from;
@@ -458,7 +468,21 @@ static __device__ __forceinline__ void scan_fetch(const struct gdn_params &p, in
 	for (int k = 0; k < D / 8; k++)
 #pragma unroll
 		for (int i = 0; i < 4; i++)
-			f[4 * k + i] = from[(8 * k + i % 2 * 4) * D + i / 2 * 8];
+			cp_async_4(to + (4 * k + i) * 2 * D * 4,
+				   from + (8 * k + i % 2 * 4) * D + i / 2 * 8);
+	cp_async_commit();
+}
+
+/* What scan_copy brought, and the next one on its way. */
+template <int D>
+static __device__ __forceinline__ void scan_fetch(const struct gdn_params &p, int head, int next,
+						  uint32_t at, float f[D / 2])
+{
+	cp_async_wait<0>();
+#pragma unroll
+	for (int i = 0; i < D / 2; i++)
+		f[i] = __uint_as_float(shared_load_32(at + i * 2 * D * 4));
+	scan_copy<D>(p, head, next, at);
 }
 
 /* sum = m·P for the warp's 16 columns; both factors in two TF32, the product of both lower parts left out. */
@@ -563,14 +587,14 @@ static __device__ __forceinline__ void scan_store(const struct gdn_params &p, in
 
 template <int D>
 static __device__ __forceinline__ void scan_state(const struct gdn_params &p, int head, int row,
-						  float *m)
+						  float *m, uint32_t own)
 {
 	const int last = p.frames - 1;
-	float f[D / 2];
+	float f[D / 2] = {};
 	float2 next[4];
 	int n = 0;
 
-	scan_fetch<D>(p, head, 0, f);
+	scan_copy<D>(p, head, 0, own);
 	if (p.state_in)
 #pragma unroll
 		for (int i = 0; i < 4; i++)
@@ -583,9 +607,9 @@ static __device__ __forceinline__ void scan_state(const struct gdn_params &p, in
 		const int t = forward ? step : 2 * last - step;
 		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
 
-		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, row, has_state, f, m, next);
 		if (has_state)
-			scan_fetch<D>(p, head, ++n, f);
+			scan_fetch<D>(p, head, ++n, own, f);
+		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, row, has_state, f, m, next);
 		scan_store<D>(p, t, head, row, forward, next);
 	}
 }
@@ -647,11 +671,15 @@ static __device__ __forceinline__ void scan_normaliser(const struct gdn_params &
 template <int D> static __device__ __forceinline__ void gdn_scan(const struct gdn_params &p)
 {
 	__shared__ float m[16 * (D + 4)];
+	extern __shared__ __align__(128) unsigned char memory[];
 
+	dependency_wait();
 	if (blockIdx.x + 1 < gridDim.x)
-		scan_state<D>(p, blockIdx.y, blockIdx.x * 16, m);
+		scan_state<D>(p, blockIdx.y, blockIdx.x * 16, m,
+			      shared_address(memory) + threadIdx.x * 4);
 	else
 		scan_normaliser<D>(p, blockIdx.y, m);
+	dependency_launch();
 }
 
 /* ------------------------------------------------------------------------------------- read-out */
@@ -692,7 +720,7 @@ static __device__ __forceinline__ void read_queries(const struct gdn_params &p, 
 			const int n = t * p.tokens + (s < p.tokens ? s : 0);
 
 			bits[i] = make_uint4(0, 0, 0, 0);
-			norm[i] = s < p.tokens ? __ldg(p.inverse + n) : 0;
+			norm[i] = s < p.tokens ? p.inverse[n] : 0;
 			if (!has)
 				continue;
 			turn[i] = turn_load(p, n, chunk);
@@ -787,6 +815,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 	uint4 gate[read_rows<D>::count];
 	float c[D / 8][4] = {};
 
+	dependency_wait();
 	for (int e = threadIdx.x; e < D * (D / 8); e += GDN_READ_THREADS)
 		cp_async_16(shared_address(state) + e / (D / 8) * stride + e % (D / 8) * 16,
 			    (const uint16_t *)p.read + (size_t)item * D * D + e * 8, 16);
@@ -819,6 +848,7 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 			*(float2 *)(product + (row + g + 8 * h) * (D + 4) + n * 8 + 2 * pair) =
 				make_float2(c[n][2 * h], c[n][2 * h + 1]);
 	__syncthreads();
+	dependency_launch();
 	read_store<D>(p, t, head, first, product, inverse, gate);
 }
 

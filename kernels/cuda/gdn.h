@@ -24,6 +24,8 @@ enum {
 /* Tiles of a stage, weights of the norm, β of two stages: 98.2 KB for heads of 112. */
 #define GDN_SUMS_SHARED(d) \
 	(GDN_SUMS_TILES * GDN_TOKENS * ((d) + GDN_PAD) * 2 + (d)*4 + 2 * GDN_TOKENS * 4)
+/* What every thread of a block of the scan needs of P. */
+#define GDN_SCAN_SHARED(d) ((d) * (d)*4)
 /* Queries and state; later the products, each row four elements longer. */
 #define GDN_READ_OPERANDS(d) ((GDN_READ_TOKENS + (d)) * ((d) + GDN_PAD) * 2)
 #define GDN_READ_PRODUCTS(d) (GDN_READ_TOKENS * ((d) + 4) * 4)

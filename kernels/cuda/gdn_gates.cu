@@ -13,72 +13,113 @@ static __device__ __forceinline__ float warp_sum(float v)
 	return v;
 }
 
-/* Column of a gate in the products: heads' betas, then, from the next multiple of 8 on, their decays. */
-static __device__ __forceinline__ uint32_t gate_weight(const struct gdn_gates_params &p, int column,
-						       int k)
-{
-	const int rounded = (p.heads + 7) / 8 * 8;
-	const bool is_decay = column >= rounded;
-	const int head = is_decay ? column - rounded : column;
-	const void *from = is_decay ? p.weight_decay : p.weight_beta;
+/*
+ * This lane's rows of both factors: two tokens, and of each tile of 8 columns one: heads' betas, then, from
+ * the next multiple of 8 on, their decays. Rows that do not exist are the first again, and nobody looks
+ * at their products: so no load depends on a branch, and all are on their way together.
+ */
+template <int TILES> struct gate_rows {
+	const uint16_t *token[2], *weight[TILES];
+};
 
-	return head < p.heads ?
-		       __ldg((const uint32_t *)((const uint16_t *)from + head * p.channels + k)) :
-		       0;
+template <int TILES>
+static __device__ __forceinline__ struct gate_rows<TILES>
+gate_rows_of(const struct gdn_gates_params &p, const uint16_t *u, int count) {
+	const int g = threadIdx.x % 32 / 4;
+	struct gate_rows<TILES> rows;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++)
+		rows.token[i] = u + (size_t)(g + i * 8 < count ? g + i * 8 : 0) * p.channels;
+#pragma unroll
+	for (int n = 0; n < TILES; n++) {
+		const int head = n % (TILES / 2) * 8 + g;
+		const void *from = n < TILES / 2 ? p.weight_beta : p.weight_decay;
+
+		rows.weight[n] =
+			(const uint16_t *)from + (size_t)(head < p.heads ? head : 0) * p.channels;
+	}
+	return rows;
 }
 
-/* c += u·wᵀ of the block's 16 tokens; the warps share the channels, 16 at a time. */
-static __device__ __forceinline__ void gates_product(const struct gdn_gates_params &p,
-						     const uint16_t *u, int count, int tiles,
-						     float c[GDN_GATE_COLUMNS / 8][4])
-{
-	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+/* Eight neighbouring channels of each of a lane's rows. */
+template <int TILES>
+struct gate_step {
+	uint4 a[2], b[TILES];
+};
 
-#pragma unroll 2
-	for (int k = threadIdx.x / 32 * 16; k < p.channels; k += GDN_GATE_THREADS / 32 * 16) {
-		uint32_t a[4];
+template <int TILES>
+static __device__ __forceinline__ struct gate_step<TILES>
+gate_load(const struct gate_rows<TILES> &rows, int channel, int channels) {
+	const bool inside = channel < channels;
+	const int at = inside ? channel : 0;
+	struct gate_step<TILES> s;
 
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const int row = g + i % 2 * 8;
-
-			a[i] = row < count ? *(const uint32_t *)(u + (size_t)row * p.channels + k +
-								 i / 2 * 8 + 2 * pair) :
-					     0;
-		}
+	for (int n = 0; n < TILES; n++)
+		s.b[n] = global_load_16(rows.weight[n] + at);
 #pragma unroll
-		for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
-			if (n < tiles)
-				mma_bf16(c[n], a, gate_weight(p, n * 8 + g, k + 2 * pair),
-					 gate_weight(p, n * 8 + g, k + 2 * pair + 8));
-	}
+	for (int i = 0; i < 2; i++)
+		s.a[i] = global_load_16(rows.token[i] + at);
+	if (!inside)
+		s.a[0] = s.a[1] = make_uint4(0, 0, 0, 0);
+	return s;
 }
 
 /*
- * Both gates of 16 tokens of a frame. The mean over a frame's tokens commutes with the product: what is
- * left of the decays is the sum over the tokens of a block, which gdn_decay adds up.
+ * c += u·wᵀ of the block's 16 tokens; the warps share the channels, 32 at a time. A lane has eight
+ * neighbouring channels of its rows, 16 bytes: which of them a product takes for its k is the same in both
+ * factors and changes nothing.
  */
-extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
-	gdn_gates(const __grid_constant__ struct gdn_gates_params p)
+template <int TILES>
+static __device__ __forceinline__ void gates_product(const struct gdn_gates_params &p,
+						     const struct gate_rows<TILES> &rows,
+						     float c[TILES][4])
 {
-	__shared__ float part[GDN_GATE_THREADS / 32][GDN_GATE_ROWS][GDN_GATE_COLUMNS];
-	const int t = blockIdx.y, first = blockIdx.x * GDN_GATE_ROWS;
-	const int count = min(GDN_GATE_ROWS, p.tokens - first), tiles = 2 * ((p.heads + 7) / 8);
-	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4, columns = tiles * 8;
-	const size_t token = (size_t)t * p.tokens + first;
-	float c[GDN_GATE_COLUMNS / 8][4] = {};
+	const int lane_channel = threadIdx.x % 4 * 8;
+	int k = threadIdx.x / 32 * 32;
+	struct gate_step<TILES> next = gate_load<TILES>(rows, k + lane_channel, p.channels);
 
-	gates_product(p, (const uint16_t *)p.u + token * p.channels, count, tiles, c);
+	while (k < p.channels) {
+		const struct gate_step<TILES> s = next;
+		const uint32_t low[4] = { s.a[0].x, s.a[1].x, s.a[0].y, s.a[1].y };
+		const uint32_t high[4] = { s.a[0].z, s.a[1].z, s.a[0].w, s.a[1].w };
+
+		k += GDN_GATE_THREADS;
+		next = gate_load<TILES>(rows, k + lane_channel, p.channels);
 #pragma unroll
-	for (int n = 0; n < GDN_GATE_COLUMNS / 8; n++)
+		for (int n = 0; n < TILES; n++) {
+			mma_bf16(c[n], low, s.b[n].x, s.b[n].y);
+			mma_bf16(c[n], high, s.b[n].z, s.b[n].w);
+		}
+	}
+}
+
+template <int TILES> static __device__ __forceinline__ void gates(const struct gdn_gates_params &p)
+{
+	constexpr int columns = TILES * 8;
+	__shared__ float part[GDN_GATE_THREADS / 32][GDN_GATE_ROWS][columns + 2];
+	const int t = blockIdx.y, first = blockIdx.x * GDN_GATE_ROWS;
+	const int count = min(GDN_GATE_ROWS, p.tokens - first);
+	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+	const size_t token = (size_t)t * p.tokens + first;
+	const uint16_t *u = (const uint16_t *)p.u + token * p.channels;
+	float c[TILES][4] = {};
+
+	dependency_wait();
+	gates_product<TILES>(p, gate_rows_of<TILES>(p, u, count), c);
 #pragma unroll
-		for (int i = 0; i < 4; i++)
-			part[threadIdx.x / 32][g + i / 2 * 8][n * 8 + 2 * pair + i % 2] = c[n][i];
+	for (int n = 0; n < TILES; n++)
+#pragma unroll
+		for (int h = 0; h < 2; h++)
+			*(float2 *)&part[threadIdx.x / 32][g + h * 8][n * 8 + 2 * pair] =
+				make_float2(c[n][2 * h], c[n][2 * h + 1]);
 	__syncthreads();
 	for (int i = threadIdx.x; i < GDN_GATE_ROWS * columns; i += GDN_GATE_THREADS) {
 		const int row = i / columns, column = i % columns;
 		float sum = 0;
 
+#pragma unroll
 		for (int w = 0; w < GDN_GATE_THREADS / 32; w++)
 			sum += part[w][row][column];
 		part[0][row][column] = sum;
@@ -90,11 +131,25 @@ extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 	if (threadIdx.x < p.heads) {
 		float sum = 0;
 
-		for (int row = 0; row < count; row++)
-			sum += part[0][row][columns / 2 + threadIdx.x];
+#pragma unroll
+		for (int row = 0; row < GDN_GATE_ROWS; row++)
+			sum += row < count ? part[0][row][columns / 2 + threadIdx.x] : 0;
 		p.mean[((size_t)t * gridDim.x + blockIdx.x) * p.heads + threadIdx.x] = sum;
 	}
+	dependency_launch();
 }
+
+/* Heads: at most 8, 16, 24, 32. */
+#define GATES(HEADS)                                                                 \
+	extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)               \
+		gdn_gates_##HEADS(const __grid_constant__ struct gdn_gates_params p) \
+	{                                                                            \
+		gates<HEADS / 4>(p);                                                 \
+	}
+GATES(8)
+GATES(16)
+GATES(24)
+GATES(32)
 
 /* A warp for each frame and head adds up what gdn_gates left. */
 extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_params p)
@@ -103,11 +158,13 @@ extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_pa
 	const int blocks = (p.tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS;
 	float a = 0;
 
+	dependency_wait();
 	for (int i = threadIdx.x; i < blocks; i += 32)
 		a += p.mean[((size_t)t * blocks + i) * p.heads + head];
 	a = warp_sum(a) / p.tokens + p.bias_decay[head] + p.dt_bias[head];
 	if (threadIdx.x == 0)
 		p.decay[item] = expf(-expf(p.a_log[head]) * (a > 20 ? a : log1pf(expf(a))));
+	dependency_launch();
 }
 
 /* -------------------------------------------------------- gates of any number of heads and channels */

@@ -33,7 +33,10 @@
 	X(attention, attention_merge) \
 	X(attention, attention_any) \
 	X(attention_wgmma, attention_wgmma) \
-	X(gdn_gates, gdn_gates) \
+	X(gdn_gates, gdn_gates_8) \
+	X(gdn_gates, gdn_gates_16) \
+	X(gdn_gates, gdn_gates_24) \
+	X(gdn_gates, gdn_gates_32) \
 	X(gdn_gates, gdn_decay) \
 	X(gdn_gates, gdn_mean_any) \
 	X(gdn_gates, gdn_beta_any) \
