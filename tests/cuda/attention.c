@@ -10,50 +10,46 @@ static struct cuda_test test;
 
 /* ------------------------------------------------------------------------------ softmax attention */
 
-static const struct attention_case attention_cases[] = {
+/* Besides check_cases. */
+static const struct attention_case more_attentions[] = {
 	{ 1, { 1 }, 1, 1, 1, 0, .spread = 1 },
-	{ 3, { 5, 0, 2 }, 2, 1, 7, 3, .spread = 2 },
 	{ 64, { 64 }, 2, 2, 112, 0, .spread = 1 },
-	{ 65, { 65, 129, 1 }, 3, 3, 112, 8, .gate = true, .spread = 2 },
 	{ 100, { 63, 64, 65 }, 2, 2, 80, 16, .gate = true, .in_place = true, .spread = 2 },
 	{ 130, { 16, 300 }, 6, 6, 32, 0, .spread = 4 },
 	{ 70, { 31 }, 4, 2, 112, 0, .in_place = true, .spread = 1 },
 	/* large scores: one key takes nearly all of the weight */
 	{ 67, { 200 }, 2, 2, 112, 0, .gate = true, .spread = 12 },
-	/* the text encoder's */
-	{ 28, { 28 }, 4, 2, 16, 0, .causal = true, .window = 8, .softcap = 50, .spread = 3 },
-	{ 300, { 300 }, 8, 4, 256, 0, .causal = true, .mask = true, .softcap = 50, .spread = 2 },
-	/* the published model's, with a shorter window */
 	/* many keys: items of several blocks */
-	{ 129, { 17, 2900 }, 3, 3, 112, 0, .gate = true, .spread = 2 },
 	{ 300, { 2112, 49, 1 }, 4, 2, 80, 0, .gate = true, .in_place = true, .spread = 3 },
-	{ 880, { 880, 880, 880 }, 20, 20, 112, 6720, .gate = true, .spread = 2 },
 	{ 2640, { 300 }, 20, 20, 112, 0, .in_place = true, .spread = 2 },
+	/* the published model's, with a shorter window */
+	{ 880, { 880, 880, 880 }, 20, 20, 112, 6720, .gate = true, .spread = 2 },
 };
 
 static void attention(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(attention_cases); i++)
-		check_attention(&test, i, &attention_cases[i]);
+	for (int i = 0; i < check_cases.attentions; i++)
+		check_attention(&test, (uint64_t)i, &check_cases.attention[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(more_attentions); i++)
+		check_attention(&test, 100 + i, &more_attentions[i]);
 }
 
 /* ------------------------------------------------------------------------------ the delta rule */
 
-static const struct gdn_case gdn_cases[] = {
-	{ 1, 1, 1, 1, 32, 16, 0, 0, false, false },
-	{ 2, 3, 5, 2, 32, 6, 5, 0, true, true },
-	{ 3, 5, 13, 3, 80, 14, 13, 80, true, true },
-	{ 4, 3, 4, 2, 112, 20, 18, 224, false, true },
-	{ 3, 8, 8, 2, 112, 20, 18, 0, true, false },
-	{ 3, 22, 40, 20, 112, 20, 18, 6720, true, true },
-};
-
 static void gdn(void **state)
 {
+	/* besides check_cases */
+	static const struct gdn_case more[] = {
+		{ 1, 1, 1, 1, 32, 16, 0, 0, false, false },
+		{ 3, 8, 8, 2, 112, 20, 18, 0, true, false },
+	};
+
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(gdn_cases); i++)
-		check_gdn(&test, i, &gdn_cases[i]);
+	for (int i = 0; i < check_cases.gdns; i++)
+		check_gdn(&test, (uint64_t)i, &check_cases.gdn[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+		check_gdn(&test, 100 + i, &more[i]);
 }
 
 /*
@@ -89,25 +85,24 @@ static void gdn_drift(void **state)
 	}
 }
 
-/* frames, tokens, channels, heads */
-static const int gate_cases[][4] = {
-	{ 1, 1, 8, 1 },	   { 2, 3, 7, 2 },    { 3, 17, 224, 2 },
-	{ 3, 65, 160, 2 }, { 2, 33, 64, 33 }, { 3, 880, 2240, 20 },
-};
-
 static void gdn_gates(void **state)
 {
+	/* besides check_cases: frames, tokens, channels, heads */
+	static const int more[][4] = { { 1, 1, 8, 1 }, { 3, 17, 224, 2 }, { 2, 33, 64, 33 } };
+
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(gate_cases); i++)
-		check_gates(&test, i, gate_cases[i]);
+	for (int i = 0; i < check_cases.gates; i++)
+		check_gates(&test, (uint64_t)i, check_cases.gate[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+		check_gates(&test, 100 + i, more[i]);
 }
 
 /* ------------------------------------------------------------------------------- bits and time */
 
 static void same_bits(void **state)
 {
-	const struct attention_case *c = &attention_cases[ARRAY_SIZE(attention_cases) - 2];
-	const struct gdn_case *g = &gdn_cases[ARRAY_SIZE(gdn_cases) - 1];
+	const struct attention_case *c = &more_attentions[ARRAY_SIZE(more_attentions) - 1];
+	const struct gdn_case *g = &check_cases.gdn[check_cases.gdns - 1];
 	uint64_t digest[2][3];
 
 	(void)state;
@@ -132,39 +127,16 @@ static void same_bits(void **state)
 	assert_memory_equal(digest[0], digest[1], sizeof(digest[0]));
 }
 
-/* The published model's shapes. */
 static void attention_times(void **state)
 {
-	static const struct attention_case window = {
-		2640, { 2640, 2640, 2640 }, 20, 20, 112, 6720, .gate = true, .spread = 1
-	};
-	static const struct attention_case text = { 2640, { 300 }, 20, 20, 112, 0, .spread = 1 };
-	struct attention_run a;
-
 	(void)state;
-	cuda_test_reset(&test, 1);
-	check_attention_fill(&test, &window, &a);
-	(void)cuda_test_time(&test, KERNEL_OP_attention, &a.gpu.workspace, 20,
-			     "attention, 2640 queries, 7920 keys");
-	cuda_test_reset(&test, 1);
-	check_attention_fill(&test, &text, &a);
-	(void)cuda_test_time(&test, KERNEL_OP_attention, &a.gpu.workspace, 20,
-			     "attention, 2640 queries, 300 keys");
+	check_attention_times(&test);
 }
 
 static void gdn_times(void **state)
 {
-	struct gdn_run d;
-	struct gates_run gates;
-
 	(void)state;
-	cuda_test_reset(&test, 1);
-	check_gates_fill(&test, gate_cases[ARRAY_SIZE(gate_cases) - 1], &gates);
-	(void)cuda_test_time(&test, KERNEL_OP_gdn_gates, &gates.gpu.workspace, 20,
-			     "gates, 3 frames of 880, 20 heads");
-	cuda_test_reset(&test, 1);
-	check_gdn_fill(&test, &gdn_cases[ARRAY_SIZE(gdn_cases) - 1], &d);
-	(void)cuda_test_time(&test, KERNEL_OP_gdn, &d.gpu.workspace, 20, "gdn, 3 frames of 22x40");
+	check_gdn_times(&test);
 }
 
 static int open_all(void **state)

@@ -11,26 +11,9 @@
 static struct cuda_test test, portable;
 static struct kernel_device *own;
 
-static const struct linear_case linear_cases[] = {
-	/* smallest, odd, unaligned */
-	{ .rows = 1, .in = 1, .parts = 1, .out = { 1 } },
+/* Besides check_cases. */
+static const struct linear_case more_linears[] = {
 	{ .rows = 1, .in = 8, .parts = 1, .out = { 8 }, .bias = true, .floats = true },
-	{ .rows = 37,
-	  .in = 53,
-	  .parts = 3,
-	  .out = { 29, 31, 1 },
-	  .pad = 3,
-	  .bias = true,
-	  .activation = KERNEL_GELU,
-	  .mixed = true },
-	{ .rows = 67,
-	  .in = 72,
-	  .parts = 2,
-	  .out = { 33, 130 },
-	  .bias = true,
-	  .residual = true,
-	  .gate = true,
-	  .activation = KERNEL_SIGMOID },
 	/* one past a tile's edge each way */
 	{ .rows = 129, .in = 40, .parts = 1, .out = { 264 }, .bias = true },
 	{ .rows = 241, .in = 72, .parts = 2, .out = { 200, 8 }, .activation = KERNEL_SILU },
@@ -41,13 +24,10 @@ static const struct linear_case linear_cases[] = {
 	  .pad = 8,
 	  .bias = true,
 	  .mixed = true },
-	{ .rows = 257, .in = 520, .parts = 1, .out = { 776 }, .residual = true, .in_place = true },
-	/* the demo model, the text encoder, F32 results */
+	/* the demo model, the text encoder */
 	{ .rows = 432, .in = 192, .parts = 4, .out = { 192, 192, 192, 192 }, .bias = true },
 	{ .rows = 300, .in = 2304, .parts = 3, .out = { 2048, 1024, 1024 } },
-	{ .rows = 300, .in = 256, .parts = 1, .out = { 320 }, .floats = true },
 	/* the 2 B model: one chunk of 1280×704 */
-	{ .rows = 2640, .in = 384, .parts = 1, .out = { 2240 }, .bias = true },
 	{ .rows = 2640,
 	  .in = 2240,
 	  .parts = 1,
@@ -74,8 +54,10 @@ static const struct linear_case linear_cases[] = {
 static void linear_is_the_oracle(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(linear_cases); i++)
-		check_linear(&test, 100 + i, &linear_cases[i]);
+	for (int i = 0; i < check_cases.linears; i++)
+		check_linear(&test, 100 + (uint64_t)i, &check_cases.linear[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(more_linears); i++)
+		check_linear(&test, 200 + i, &more_linears[i]);
 }
 
 static void same_bits_again(void **state)
@@ -107,20 +89,18 @@ static void same_bits_again(void **state)
 
 static void temporal_is_the_oracle(void **state)
 {
-	static const struct temporal_case cases[] = {
-		{ 1, 1, 8, false, true, false, false },
-		{ 2, 5, 9, true, true, true, false },
-		{ 3, 7, 64, true, true, true, true },
-		{ 3, 100, 192, true, true, false, true },
-		{ 3, 144, 192, false, true, true, false },
-		{ 1, 130, 72, true, false, true, false },
-		{ 5, 33, 40, true, true, true, true },
+	/* besides check_cases */
+	static const struct temporal_case more[] = {
+		{ 2, 5, 9, true, true, true, false },	   { 3, 100, 192, true, true, false, true },
+		{ 1, 130, 72, true, false, true, false },  { 5, 33, 40, true, true, true, true },
 		{ 3, 880, 2240, true, true, true, false },
 	};
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-		check_temporal(&test, 500 + i, &cases[i]);
+	for (int i = 0; i < check_cases.temporals; i++)
+		check_temporal(&test, 500 + (uint64_t)i, &check_cases.temporal[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+		check_temporal(&test, 600 + i, &more[i]);
 }
 
 static void nonsense_is_refused(void **state)
@@ -147,46 +127,8 @@ static void nonsense_is_refused(void **state)
 
 static void speed_at_the_models_shapes(void **state)
 {
-	static const struct {
-		const char *name;
-		struct linear_case c;
-	} cases[] = {
-		{ "q, k, v, gate 4×2240 of 2240",
-		  { .rows = 2640,
-		    .in = 2240,
-		    .parts = 4,
-		    .out = { 2240, 2240, 2240, 2240 },
-		    .bias = true } },
-		{ "FFN in, SiLU 13440 of 2240",
-		  { .rows = 2640,
-		    .in = 2240,
-		    .parts = 1,
-		    .out = { 13440 },
-		    .bias = true,
-		    .activation = KERNEL_SILU } },
-		{ "projection, residual 2240 of 2240",
-		  { .rows = 2640,
-		    .in = 2240,
-		    .parts = 1,
-		    .out = { 2240 },
-		    .bias = true,
-		    .residual = true,
-		    .gate = true } },
-		{ "cross q 2240 of 2240",
-		  { .rows = 2640, .in = 2240, .parts = 1, .out = { 2240 }, .bias = true } },
-		{ "FFN out 2240 of 6720",
-		  { .rows = 2640, .in = 6720, .parts = 1, .out = { 2240 } } },
-	};
-
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct linear_run run;
-
-		cuda_test_reset(&test, 900 + i);
-		check_linear_fill(&test, &cases[i].c, &run);
-		(void)cuda_test_time(&test, KERNEL_OP_linear, &run.gpu.workspace, 20, "%s",
-				     cases[i].name);
-	}
+	check_linear_times(&test);
 }
 
 static void temporal_speed(void **state)

@@ -27,7 +27,7 @@
  * next is done: so each has a buffer of its own, and says by its pixels that it was done. The hardware
  * writes something else into the byte that is no colour.
  */
-enum { TIMEOUT_MS = 60000, FENCE_MS = 1000, JOBS_MAX = 8, UNTOUCHED = 0x5a };
+enum { TIMEOUT_MS = 30000, FENCE_MS = 1000, JOBS_MAX = 8, UNTOUCHED = 0x5a };
 
 struct job {
 	uint32_t framebuffer;

@@ -21,6 +21,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
@@ -593,23 +594,69 @@ static int64_t now_ns(void)
 	return t.tv_sec * CLOCK_SECOND_NS + t.tv_nsec;
 }
 
-enum {
-	FLOODS = 3,
-	PROMPTS = 8,
-	/* Who else holds the cores decides too: a measure that was spoilt is taken anew, its window empty. */
-	TAKES = 3,
-	WINDOW_MS = 12000,
-};
+enum { FLOODS = 3, PROMPTS = 8, TAKES = 3, WINDOW_MS = 12000 };
+
+/* Of a core, by others: from here on a measure of time says more about them than about the daemon. */
+static const double others_most = 0.2;
 
 struct flood_measure {
-	double rate, prompt_ms, interval_ratio;
+	double rate, prompt_ms, interval_ratio, others;
 	uint64_t missed, missed_most;
 };
+
+/* Seconds that all cores were busy with, or taken away by the machine below. */
+static double cpu_seconds_of_all(void)
+{
+	unsigned long long user, nice, system, idle, wait, irq, soft, steal;
+	FILE *file = fopen("/proc/stat", "re");
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice,
+				&system, &idle, &wait, &irq, &soft, &steal),
+			 8);
+	(void)fclose(file);
+	return (double)(user + nice + system + irq + soft + steal) / (double)sysconf(_SC_CLK_TCK);
+}
+
+static double cpu_seconds_of(pid_t pid)
+{
+	unsigned long long user, system;
+	char path[64];
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	/* Names in brackets have no blanks here. */
+	assert_int_equal(fscanf(file,
+				"%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
+				&user, &system),
+			 2);
+	(void)fclose(file);
+	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Of this test, its children that have ended, the bus and the daemon. */
+static double cpu_seconds_own(void)
+{
+	const int who[] = { RUSAGE_SELF, RUSAGE_CHILDREN };
+	double seconds = cpu_seconds_of(rig.bus) + cpu_seconds_of(rig.daemon);
+
+	for (size_t i = 0; i < ARRAY_SIZE(who); i++) {
+		struct rusage usage;
+
+		assert_int_equal(getrusage(who[i], &usage), 0);
+		seconds += (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+			   1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+	}
+	return seconds;
+}
 
 static void floods_run(struct flood_measure *ret)
 {
 	const uint64_t calls = statistic("bus-calls"), missed = statistic("ticks-missed");
 	const double interval = (double)statistic("interval-p99-ns");
+	const double others = cpu_seconds_of_all() - cpu_seconds_own();
 	const int64_t from = now_ns();
 	pid_t flood[FLOODS];
 	double seconds;
@@ -636,28 +683,35 @@ static void floods_run(struct flood_measure *ret)
 	/* One picture in a hundred may be late on a machine whose every core is taken. */
 	ret->missed_most = (uint64_t)(1 + 24 * seconds / 100) * SLOW;
 	ret->interval_ratio = (double)statistic("interval-p99-ns") / interval;
+	ret->others = (cpu_seconds_of_all() - cpu_seconds_own() - others) / seconds;
 	printf("  %.0f calls a second for %.1f s; a prompt was answered after %.1f ms at the latest; "
-	       "%llu pictures of the output missed; time between two, p99: %.2f ms before, %.2f of it after\n",
-	       ret->rate, seconds, ret->prompt_ms, (unsigned long long)ret->missed, interval / 1e6,
-	       ret->interval_ratio);
+	       "%llu pictures of the output missed\n",
+	       ret->rate, seconds, ret->prompt_ms, (unsigned long long)ret->missed);
+	printf("  time between two pictures, p99: %.2f ms before, %.2f of it after; others had %.2f of "
+	       "a core\n",
+	       interval / 1e6, ret->interval_ratio, ret->others);
 }
 
-/* Several callers, as fast as they can: they get a name for it, and a quiet one gets his answer. */
+/*
+ * Several callers, as fast as they can: they get a name for it, and a quiet one gets his answer. Where other
+ * programs held the cores meanwhile the measure is taken anew, once its window has passed.
+ */
 static void floods_hold_nobody_up(void **state)
 {
 	struct flood_measure m;
-	bool held_up = true;
 
 	(void)state;
-	for (int take = 0; take < TAKES && held_up; take++) {
-		if (take > 0)
-			sleep_ms(WINDOW_MS);
+	for (int take = 1;; take++) {
 		floods_run(&m);
-		held_up = m.interval_ratio > 1.05 * SLOW || m.prompt_ms >= 100.0 * SLOW ||
-			  m.rate <= 1000.0 / SLOW || m.missed > m.missed_most;
+		if (m.interval_ratio <= 1.05 * SLOW || m.others <= others_most || take == TAKES)
+			break;
+		sleep_ms(WINDOW_MS);
 	}
-	assert_false(held_up);
+	assert_true(m.interval_ratio <= 1.05 * SLOW);
 	assert_true(statistic("bus-rate-limited") > 0);
+	assert_true(m.prompt_ms < 100.0 * SLOW);
+	assert_true(m.rate > 1000.0 / SLOW);
+	assert_true(m.missed <= m.missed_most);
 }
 
 /* The bus goes away and comes back: the stream goes on and can be reached again. */

@@ -1,7 +1,7 @@
 /*
  * One case of an op: values from a seed, the op on both sides, the results compared within the tolerance of
- * its kind. tests/cuda and `sana-bench --self-test` choose the cases. The check_X_fill functions fill the
- * blocks alone, for times and for tests of other things.
+ * its kind. `sana-bench --self-test` takes the cases of check_cases, tests/cuda those and more. The
+ * check_X_fill functions fill the blocks alone, for times and for tests of other things.
  */
 #pragma once
 
@@ -113,6 +113,22 @@ struct ropes {
 
 struct ropes check_ropes(struct cuda_test *test, int frames, int height, int width, int t, int y,
 			 int x);
+
+/* Smallest, odd, one past a tile, of the published model; of gdn and gates the last is the published one. */
+extern const struct check_cases {
+	const struct linear_case *linear;
+	const struct temporal_case *temporal;
+	const struct attention_case *attention;
+	const struct gdn_case *gdn;
+	const int (*gate)[4];
+	const struct conv_case *conv;
+	int linears, temporals, attentions, gdns, gates, convs;
+} check_cases;
+
+/* Times at the published shapes; a GPU is needed. */
+void check_linear_times(struct cuda_test *test);
+void check_attention_times(struct cuda_test *test);
+void check_gdn_times(struct cuda_test *test);
 
 /* Shapes: tests/cuda/simple.c says what their numbers are. */
 void check_layer_norm(struct cuda_test *test, uint64_t seed, int rows, int channels);

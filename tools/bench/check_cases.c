@@ -1,4 +1,4 @@
-/* The cases of sana-bench --self-test, and its times at the published shapes. */
+/* Cases of every op, and the times that sana-bench --self-test takes at the published shapes. */
 #include "base/util.h"
 #include "tools/bench/op_check.h"
 #include "tools/bench/self_test.h"
@@ -85,6 +85,21 @@ static const struct conv_case convs[] = {
 	  .outputs = BOTH },
 };
 
+const struct check_cases check_cases = {
+	.linear = linears,
+	.temporal = temporals,
+	.attention = attentions,
+	.gdn = gdns,
+	.gate = gates,
+	.conv = convs,
+	.linears = ARRAY_SIZE(linears),
+	.temporals = ARRAY_SIZE(temporals),
+	.attentions = ARRAY_SIZE(attentions),
+	.gdns = ARRAY_SIZE(gdns),
+	.gates = ARRAY_SIZE(gates),
+	.convs = ARRAY_SIZE(convs),
+};
+
 static const int rows[][2] = { { 1, 8 }, { 5, 224 }, { 37, 2240 }, { 9, 3080 } };
 static const int qk_ropes[][9] = { { 2, 3, 5, 3, 10, 2, 2, 1, 1 },
 				   { 3, 4, 5, 2, 112, 20, 18, 18, 8 },
@@ -140,6 +155,7 @@ static const struct linear_case timed_linears[] = {
 	  .bias = true,
 	  .residual = true,
 	  .gate = true },
+	{ .rows = 2640, .in = 2240, .parts = 1, .out = { 2240 }, .bias = true },
 	{ .rows = 2640, .in = 6720, .parts = 1, .out = { 2240 } },
 };
 
@@ -157,7 +173,7 @@ static const struct conv_case timed_convs[] = {
 	{ 3, 22, 40, 1024, 1024, KERNEL_PAD_REFLECT, CONTEXT_SET, .outputs = Y_NORM },
 };
 
-static void linear_times(struct cuda_test *test)
+void check_linear_times(struct cuda_test *test)
 {
 	struct linear_run run;
 
@@ -172,13 +188,9 @@ static void linear_times(struct cuda_test *test)
 	}
 }
 
-static void attention_times(struct cuda_test *test)
+void check_attention_times(struct cuda_test *test)
 {
-	static const struct gdn_case gdn_published = { 3, 22, 40, 20, 112, 20, 18, 0, true, true };
-	static const int gates_published[4] = { 3, 880, 2240, 20 };
 	struct attention_run run;
-	struct gdn_run gdn;
-	struct gates_run gate;
 
 	for (size_t i = 0; i < ARRAY_SIZE(timed_attentions); i++) {
 		const struct attention_case *c = &timed_attentions[i];
@@ -189,12 +201,19 @@ static void attention_times(struct cuda_test *test)
 				     "attention, %d queries, %d keys", c->rows,
 				     c->tokens[0] + c->tokens[1] + c->tokens[2]);
 	}
+}
+
+void check_gdn_times(struct cuda_test *test)
+{
+	struct gdn_run gdn;
+	struct gates_run gate;
+
 	cuda_test_reset(test, 1);
-	check_gdn_fill(test, &gdn_published, &gdn);
+	check_gdn_fill(test, &gdns[ARRAY_SIZE(gdns) - 1], &gdn);
 	(void)cuda_test_time(test, KERNEL_OP_gdn, &gdn.gpu.workspace, RUNS,
 			     "gdn, 3 frames of 22x40, 20 heads of 112");
 	cuda_test_reset(test, 1);
-	check_gates_fill(test, gates_published, &gate);
+	check_gates_fill(test, gates[ARRAY_SIZE(gates) - 1], &gate);
 	(void)cuda_test_time(test, KERNEL_OP_gdn_gates, &gate.gpu.workspace, RUNS,
 			     "gates, 3 frames of 880, 20 heads");
 }
@@ -215,7 +234,8 @@ static void conv_times(struct cuda_test *test)
 
 void self_test_times(struct cuda_test *test)
 {
-	linear_times(test);
-	attention_times(test);
+	check_linear_times(test);
+	check_attention_times(test);
+	check_gdn_times(test);
 	conv_times(test);
 }
