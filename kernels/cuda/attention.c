@@ -5,7 +5,8 @@
 
 #include "kernels/cuda/device.h"
 
-_Static_assert(ATTENTION_SHARED(112) <= CUDA_PORTABLE_SHARED, "stages of the largest head");
+_Static_assert(ATTENTION_MMA_SHARED(112, 2) <= CUDA_PORTABLE_SHARED,
+	       "two stages of the largest head");
 
 static bool aligned(const void *p, size_t ld, size_t bytes)
 {
@@ -37,7 +38,9 @@ static int check(const struct kernel_attention *op)
 
 struct kernel_choice {
 	enum cuda_kernel kernel;
-	int keys, threads, resident; /* keys of a step; blocks of a multiprocessor */
+	int rows, keys, threads; /* queries of an item, keys of a step */
+	int stages;		 /* of the ring */
+	bool halves;		 /* it has half items (attention_split) */
 	unsigned int shared_bytes;
 };
 
@@ -52,11 +55,29 @@ static bool is_wgmma(const struct kernel_device *device, const struct kernel_att
 	return device->properties.has_wgmma && op->head_dim == ATTENTION_WGMMA_HEAD;
 }
 
-/* The kernels for 128 queries at a time, where one was made for this head; else the one for any. */
-static struct kernel_choice kernel_pick(struct kernel_device *device,
+static struct kernel_choice mma_choice(const struct kernel_device *device, int head_dim)
+{
+	struct kernel_choice choice = {
+		.kernel = head_dim == 32 ? CUDA_KERNEL_attention_mma_32 :
+			  head_dim == 80 ? CUDA_KERNEL_attention_mma_80 :
+					   CUDA_KERNEL_attention_mma_112,
+		.rows = ATTENTION_MMA_ROWS,
+		.keys = ATTENTION_MMA_KEYS,
+		.threads = ATTENTION_MMA_THREADS,
+		.stages = ATTENTION_MMA_STAGES,
+		.halves = true,
+	};
+
+	while (ATTENTION_MMA_SHARED(head_dim, choice.stages) > device->properties.shared_bytes)
+		choice.stages--;
+	choice.shared_bytes = (unsigned int)ATTENTION_MMA_SHARED(head_dim, choice.stages);
+	return choice;
+}
+
+/* The kernels for many queries at a time, where one was made for this head; else the one for any. */
+static struct kernel_choice kernel_pick(const struct kernel_device *device,
 					const struct kernel_attention *op)
 {
-	struct kernel_choice choice = { .kernel = CUDA_KERNEL_attention_any };
 	bool fits = has_tiles(op) && aligned(op->q, op->ldq, 16) && aligned(op->y, op->ldy, 16) &&
 		    (!op->gate || aligned(op->gate, op->ldg, 4));
 	int tokens = 0;
@@ -68,26 +89,23 @@ static struct kernel_choice kernel_pick(struct kernel_device *device,
 				aligned(op->segment[i].v, op->segment[i].ld, 16);
 	}
 	if (!fits || tokens == 0)
-		return choice;
+		return (struct kernel_choice){ .kernel = CUDA_KERNEL_attention_any };
 	if (is_wgmma(device, op))
-		return (struct kernel_choice){ CUDA_KERNEL_attention_wgmma, ATTENTION_WGMMA_KEYS,
-					       ATTENTION_WGMMA_THREADS, 1, ATTENTION_WGMMA_SHARED };
-	choice.kernel = op->head_dim == 32 ? CUDA_KERNEL_attention_32 :
-			op->head_dim == 80 ? CUDA_KERNEL_attention_80 :
-					     CUDA_KERNEL_attention_112;
-	choice.keys = ATTENTION_KEYS;
-	choice.threads = ATTENTION_THREADS;
-	choice.shared_bytes = ATTENTION_SHARED((unsigned int)op->head_dim);
-	choice.resident =
-		cuda_resident_blocks(device, choice.kernel, choice.threads, choice.shared_bytes);
-	return choice;
+		return (struct kernel_choice){
+			.kernel = CUDA_KERNEL_attention_wgmma,
+			.rows = ATTENTION_WGMMA_ROWS,
+			.keys = ATTENTION_WGMMA_KEYS,
+			.threads = ATTENTION_WGMMA_THREADS,
+			.shared_bytes = ATTENTION_WGMMA_SHARED,
+		};
+	return mma_choice(device, op->head_dim);
 }
 
 /* ----------------------------------------------------------------------------------- the split */
 
-static size_t part_bytes(const struct kernel_attention *op)
+static size_t part_bytes(const struct kernel_attention *op, int rows)
 {
-	return sizeof(float) * ATTENTION_ROWS * (size_t)(op->head_dim + 2);
+	return sizeof(float) * (size_t)rows * (size_t)(op->head_dim + 2);
 }
 
 /*
@@ -106,34 +124,43 @@ static bool may_split(const struct kernel_attention *op)
 
 size_t cuda_workspace_attention(const struct kernel_device *device, const void *params)
 {
-	enum { MOST_RESIDENT = 2 };
 	const struct kernel_attention *op = params;
-	const size_t resident = is_wgmma(device, op) ? 1 : MOST_RESIDENT;
+	const int rows = is_wgmma(device, op) ? ATTENTION_WGMMA_ROWS : ATTENTION_MMA_ROWS;
 
 	if (!may_split(op))
 		return 0;
-	return 2 * resident * (size_t)device->properties.multiprocessors * part_bytes(op);
+	return 2 * (size_t)device->properties.multiprocessors * part_bytes(op, rows);
 }
 
 static int split_make(const struct kernel_device *device, const struct kernel_attention *op,
 		      const struct kernel_choice *choice, struct attention_split *split)
 {
-	const size_t room = op->workspace.bytes / (2 * part_bytes(op));
-	int blocks = choice->resident * device->properties.multiprocessors;
+	const size_t room = op->workspace.bytes / (2 * part_bytes(op, choice->rows));
+	int blocks = device->properties.multiprocessors;
+	const int last = op->rows % choice->rows;
+	const bool halves = choice->halves && last > 0 && last <= choice->rows / 2;
 	int64_t items;
+	int line;
 
-	split->row_tiles = (op->rows - 1) / ATTENTION_ROWS + 1;
+	split->rows = choice->rows;
+	split->row_tiles = op->rows / choice->rows + (last > 0 && !halves);
 	for (int i = 0; i < op->segments; i++)
 		split->steps += (op->segment[i].tokens + choice->keys - 1) / choice->keys;
-	items = (int64_t)split->row_tiles * op->heads;
+	split->half_steps = (split->steps + 1) / 2;
+	items = (int64_t)(split->row_tiles + halves) * op->heads;
 	if (items * split->steps > INT_MAX || blocks < 1)
 		return -ENOTSUP;
 	split->items = (int)items;
+	split->fulls = split->row_tiles * op->heads;
 	if (may_split(op) && room < (size_t)blocks && room > 0)
 		blocks = (int)room;
 	if (may_split(op) && room > 0) {
-		split->blocks = items * split->steps < blocks ? (int)items * split->steps : blocks;
-		split->whole = split->items - split->items % split->blocks;
+		split->whole = split->fulls - split->fulls % blocks;
+		line = (split->fulls - split->whole) * split->steps +
+		       (split->items - split->fulls) * split->half_steps;
+		split->blocks = split->whole == 0 && line < blocks ? line : blocks;
+		split->each = line / split->blocks;
+		split->more = line % split->blocks;
 	} else {
 		split->blocks = items < blocks ? (int)items : blocks;
 		split->whole = split->items;
@@ -144,40 +171,91 @@ static int split_make(const struct kernel_device *device, const struct kernel_at
 
 /* ------------------------------------------------------------------------------------ launching */
 
-/* [rows][heads][head_dim] with a row stride, in boxes of 64 lanes of `box_rows` rows of one head. */
-static int map_encode(const struct kernel_device *d, CUtensorMap *map, const void *data, size_t ld,
-		      int rows, int heads, int box_rows)
+/* A matrix of several heads' rows, and the boxes a kernel reads of it. */
+struct rows_map {
+	const void *data;
+	size_t ld;
+	int rows, heads, head_dim, box_rows;
+};
+
+/* [rows][heads][head_dim] in boxes of `lanes` of one head, swizzled by `swizzle`. */
+static int map_encode(const struct kernel_device *d, CUtensorMap *map, const struct rows_map *m,
+		      int lanes, CUtensorMapSwizzle swizzle)
 {
-	const cuuint64_t size[3] = { ATTENTION_WGMMA_HEAD, (cuuint64_t)heads, (cuuint64_t)rows };
-	const cuuint64_t stride[2] = { 2 * ATTENTION_WGMMA_HEAD, 2 * (cuuint64_t)ld };
-	const cuuint32_t box[3] = { ATTENTION_WGMMA_BOX, 1, (cuuint32_t)box_rows };
+	const cuuint64_t size[3] = { (cuuint64_t)m->head_dim, (cuuint64_t)m->heads,
+				     (cuuint64_t)m->rows };
+	const cuuint64_t stride[2] = { 2 * size[0], 2 * (cuuint64_t)m->ld };
+	const cuuint32_t box[3] = { (cuuint32_t)lanes, 1, (cuuint32_t)m->box_rows };
 	const cuuint32_t step[3] = { 1, 1, 1 };
 
 	return cuda_status(d->driver.cuTensorMapEncodeTiled(
-		map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)(uintptr_t)data, size, stride,
-		box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+		map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)(uintptr_t)m->data, size, stride,
+		box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
 		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
-static int wgmma_launch(struct kernel_device *device, const struct kernel_attention *op,
-			const struct attention_params *p, struct cuda_launch launch,
-			struct kernel_queue *queue)
+/* One map, of boxes of 64 lanes, or one for each kind of box. */
+static int maps_encode(const struct kernel_device *d, CUtensorMap *map, const struct rows_map *m,
+		       bool wgmma)
 {
-	struct attention_wgmma_params w = { .p = *p };
-	int r = map_encode(device, &w.q, op->q, op->ldq, op->rows, op->heads, ATTENTION_ROWS);
+	static const struct {
+		int lanes;
+		CUtensorMapSwizzle swizzle;
+	} kinds[ATTENTION_BOXES] = {
+		{ 64, CU_TENSOR_MAP_SWIZZLE_128B },
+		{ 32, CU_TENSOR_MAP_SWIZZLE_64B },
+		{ 16, CU_TENSOR_MAP_SWIZZLE_32B },
+	};
+	int r = 0;
+
+	if (wgmma)
+		return map_encode(d, map, m, ATTENTION_WGMMA_BOX, CU_TENSOR_MAP_SWIZZLE_128B);
+	for (int i = 0; i < ATTENTION_BOXES && r >= 0; i++)
+		if (m->head_dim & kinds[i].lanes)
+			r = map_encode(d, &map[i], m, kinds[i].lanes, kinds[i].swizzle);
+	return r;
+}
+
+/* Maps of the queries, and of each segment's keys and values, `boxes` of each tensor. */
+static int all_maps_encode(const struct kernel_device *d, const struct kernel_attention *op,
+			   const struct kernel_choice *choice, CUtensorMap *q, CUtensorMap *k,
+			   CUtensorMap *v)
+{
+	const bool wgmma = choice->kernel == CUDA_KERNEL_attention_wgmma;
+	const int boxes = wgmma ? 1 : ATTENTION_BOXES;
+	struct rows_map m = { op->q, op->ldq, op->rows, op->heads, op->head_dim, choice->rows };
+	int r = maps_encode(d, q, &m, wgmma);
 
 	for (int i = 0; i < op->segments && r >= 0; i++) {
 		const struct kernel_segment *s = &op->segment[i];
 
 		if (s->tokens == 0)
 			continue;
-		r = map_encode(device, &w.k[i], s->k, s->ld, s->tokens, op->kv_heads,
-			       ATTENTION_WGMMA_KEYS);
+		m = (struct rows_map){ s->k,	     s->ld,	   s->tokens,
+				       op->kv_heads, op->head_dim, choice->keys };
+		r = maps_encode(d, k + i * boxes, &m, wgmma);
+		m.data = s->v;
 		if (r >= 0)
-			r = map_encode(device, &w.v[i], s->v, s->ld, s->tokens, op->kv_heads,
-				       ATTENTION_WGMMA_KEYS);
+			r = maps_encode(d, v + i * boxes, &m, wgmma);
 	}
-	launch.params = &w;
+	return r;
+}
+
+static int maps_launch(struct kernel_device *device, const struct kernel_attention *op,
+		       const struct attention_params *p, const struct kernel_choice *choice,
+		       struct cuda_launch launch, struct kernel_queue *queue)
+{
+	struct attention_wgmma_params w = { .p = *p };
+	struct attention_mma_params m = { .p = *p, .stages = choice->stages };
+	int r;
+
+	if (choice->kernel == CUDA_KERNEL_attention_wgmma) {
+		launch.params = &w;
+		r = all_maps_encode(device, op, choice, &w.q, w.k, w.v);
+	} else {
+		launch.params = &m;
+		r = all_maps_encode(device, op, choice, m.q, m.k[0], m.v[0]);
+	}
 	return r < 0 ? r : cuda_launch(device, queue, &launch);
 }
 
@@ -188,23 +266,22 @@ static int tiles_launch(struct kernel_device *device, const struct kernel_attent
 	struct cuda_launch launch = { .kernel = choice->kernel,
 				      .block = { (unsigned int)choice->threads },
 				      .shared_bytes = choice->shared_bytes,
-				      .params = p };
+				      .dependent = true };
 	int r = split_make(device, op, choice, &p->split);
 
 	if (r < 0)
 		return r;
 	launch.grid[0] = (unsigned int)p->split.blocks;
-	r = choice->kernel == CUDA_KERNEL_attention_wgmma ?
-		    wgmma_launch(device, op, p, launch, queue) :
-		    cuda_launch(device, queue, &launch);
+	r = maps_launch(device, op, p, choice, launch, queue);
 	if (r < 0 || p->split.whole == p->split.items)
 		return r;
 	launch = (struct cuda_launch){
 		.kernel = CUDA_KERNEL_attention_merge,
 		.grid = { (unsigned int)(p->split.items - p->split.whole),
-			  ATTENTION_ROWS / ATTENTION_MERGE_ROWS },
+			  (unsigned int)p->split.rows / ATTENTION_MERGE_ROWS },
 		.block = { ATTENTION_MERGE_ROWS * (unsigned int)op->head_dim / 8 },
 		.params = p,
+		.dependent = true,
 	};
 	return cuda_launch(device, queue, &launch);
 }
@@ -233,7 +310,7 @@ int cuda_run_attention(struct kernel_device *device, const void *params, struct 
 	const struct cuda_launch any = {
 		.kernel = CUDA_KERNEL_attention_any,
 		.grid = { (unsigned int)op->rows, (unsigned int)op->heads },
-		.block = { ATTENTION_THREADS },
+		.block = { 32 * ATTENTION_ANY_WARPS },
 		.params = &p,
 	};
 	struct kernel_choice choice;

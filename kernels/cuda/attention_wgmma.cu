@@ -12,7 +12,7 @@ enum {
 	D = ATTENTION_WGMMA_HEAD,
 	STAGES = ATTENTION_WGMMA_STAGES,
 	TILE = ATTENTION_WGMMA_TILE,
-	Q_BYTES = 2 * ATTENTION_ROWS * 128,
+	Q_BYTES = 2 * ATTENTION_WGMMA_ROWS * 128,
 	BLOCK = KEYS * 128, /* bytes of 64 lanes of all keys of a tile */
 	/* Three warpgroups start with 168 = 65536/384 each, and get no more together: 40 + 2·232. */
 	LOADER_REGISTERS = 40,
@@ -301,10 +301,9 @@ static __device__ __forceinline__ void share_do(const struct attention_params &p
 	wgmma_wait<0>();
 	registers_settle(o);
 	warp_arrive(m.v_empty + 8 * before.stage);
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-		row_store<D>(p, share, group * 64 + warp_row + 8 * h, most[h], row_sum(sum[h]),
-			     o + 2 * h);
+	sum[0] = row_sum(sum[0]);
+	sum[1] = row_sum(sum[1]);
+	rows_store<D>(p, share, group * 64 + warp_row, most, sum, o);
 }
 
 extern "C" __global__ void __launch_bounds__(ATTENTION_WGMMA_THREADS, 1)
@@ -317,6 +316,8 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_WGMMA_THREADS, 1)
 	if (threadIdx.x == 0)
 		memory_init(m);
 	__syncthreads();
+	dependency_wait();
+	dependency_launch();
 	if (group == 0) {
 		registers_give<LOADER_REGISTERS>();
 		if (threadIdx.x == 0)

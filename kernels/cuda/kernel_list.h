@@ -10,6 +10,7 @@
 	X(weights) \
 	X(peak) \
 	X(attention) \
+	X(attention_mma) \
 	X(attention_wgmma) \
 	X(gdn) \
 	X(gdn_gates) \
@@ -27,11 +28,11 @@
 #define CUDA_KERNELS(X) \
 	X(weights, weights_pack) \
 	X(peak, peak_mma) \
-	X(attention, attention_32) \
-	X(attention, attention_80) \
-	X(attention, attention_112) \
 	X(attention, attention_merge) \
 	X(attention, attention_any) \
+	X(attention_mma, attention_mma_32) \
+	X(attention_mma, attention_mma_80) \
+	X(attention_mma, attention_mma_112) \
 	X(attention_wgmma, attention_wgmma) \
 	X(gdn_gates, gdn_gates_8) \
 	X(gdn_gates, gdn_gates_16) \

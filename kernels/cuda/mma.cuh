@@ -203,6 +203,11 @@ static __device__ __forceinline__ uint32_t shared_load_32(uint32_t at)
 	return v;
 }
 
+static __device__ __forceinline__ void shared_store_32(uint32_t at, uint32_t v)
+{
+	asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
+
 static __device__ __forceinline__ uint4 shared_load_16(uint32_t at)
 {
 	uint4 v;

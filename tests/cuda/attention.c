@@ -21,6 +21,13 @@ static const struct attention_case more_attentions[] = {
 	{ 67, { 200 }, 2, 2, 112, 0, .gate = true, .spread = 12 },
 	/* many keys: items of several blocks */
 	{ 300, { 2112, 49, 1 }, 4, 2, 80, 0, .gate = true, .in_place = true, .spread = 3 },
+	/* one key; segments shorter than a tile or one longer; one query more than an item, half an item more */
+	{ 1, { 1 }, 2, 2, 112, 0, .spread = 1 },
+	{ 257, { 47, 1, 49 }, 2, 2, 112, 8, .gate = true, .spread = 2 },
+	{ 384, { 5, 48, 96 }, 2, 1, 80, 0, .spread = 2 },
+	{ 129, { 2049, 0, 33 }, 3, 3, 32, 8, .gate = true, .in_place = true, .spread = 3 },
+	{ 400, { 0, 2400, 7 }, 12, 6, 112, 0, .gate = true, .spread = 4 },
+	{ 16, { 48, 9600 }, 1, 1, 112, 0, .spread = 2 },
 	{ 2640, { 300 }, 20, 20, 112, 0, .in_place = true, .spread = 2 },
 	/* the published model's, with a shorter window */
 	{ 880, { 880, 880, 880 }, 20, 20, 112, 6720, .gate = true, .spread = 2 },
