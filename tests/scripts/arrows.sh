@@ -30,7 +30,7 @@ tools/                 tools/ engine/sana.h engine/checkpoint/ media/ dbus/ base
 tools/sana-import.c    tools/ engine/sana.h engine/model_config.h engine/model_keys.h engine/tokenizer.h engine/checkpoint/ base/
 tools/import/          tools/ engine/sana.h engine/model_config.h engine/model_keys.h engine/tokenizer.h engine/checkpoint/ base/
 tools/sana-bench.c     tools/ engine/sana.h kernels/kernels.h base/
-tools/bench/           tools/ engine/sana.h kernels/kernels.h kernels/cost.h base/
+tools/bench/           tools/ engine/sana.h kernels/kernels.h kernels/cost.h kernels/cublaslt.h base/
 tests/                 *
 '
 
