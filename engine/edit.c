@@ -35,6 +35,7 @@ int editor_init(struct editor *e, const struct model_config *config,
 	if (r < 0)
 		return r;
 	schedule_steps(e->stream, e->host_steps);
+	e->host_flags = &e->own_flags;
 	editor_reset(e);
 	return 0;
 }
@@ -191,6 +192,7 @@ void editor_plan(struct editor *e, struct op_context *op)
 	e->text.rows = 0;
 }
 
+/* By way of the host tables: whoever fills them again must have waited. */
 static void rotations_upload(struct editor *e, struct op_context *op, float *cos_to, float *sin_to,
 			     int64_t first, int count, int pairs)
 {
@@ -201,13 +203,12 @@ static void rotations_upload(struct editor *e, struct op_context *op, float *cos
 				  e->host_sin + (size_t)i * pairs);
 	op_upload(op, cos_to, e->host_cos, bytes);
 	op_upload(op, sin_to, e->host_sin, bytes);
-	/* The host tables are filled again for the next upload. */
-	(void)op_wait(op);
 }
 
 int editor_prepare(struct editor *e, struct op_context *op, uint64_t seed)
 {
 	rotations_upload(e, op, e->cos_y, e->sin_y, 0, e->options.height, e->config->pairs_y);
+	(void)op_wait(op);
 	rotations_upload(e, op, e->cos_x, e->sin_x, 0, e->options.width, e->config->pairs_x);
 	op_upload(op, e->steps, e->host_steps, sizeof(float) * (size_t)e->stream->steps);
 	e->host_seed = seed;
@@ -278,7 +279,7 @@ int editor_begin(struct editor *e, struct op_context *op, int frames, uint64_t n
 	     .height = e->options.height,
 	     .width = e->options.width,
 	     .channels = e->config->in_channels });
-	return op_wait(op);
+	return op->status;
 }
 
 /* ------------------------------------------------------------------------------- their ops */
@@ -362,18 +363,17 @@ int editor_denoise(struct editor *e, struct op_context *op, int step)
 	return op->status;
 }
 
-static int flags_read(struct editor *e, struct op_context *op)
+static void flags_download(struct editor *e, struct op_context *op)
 {
-	int r;
-
-	op_download(op, &e->host_flags, e->flags, sizeof(e->host_flags));
-	r = op_wait(op);
-	if (r < 0)
-		return r;
-	return e->host_flags == 0;
+	op_download(op, e->host_flags, e->flags, sizeof(*e->host_flags));
 }
 
-int editor_latent_is_sane(struct editor *e, struct op_context *op)
+bool editor_is_sane(const struct editor *e)
+{
+	return *e->host_flags == 0;
+}
+
+void editor_check(struct editor *e, struct op_context *op)
 {
 	if (e->probe)
 		e->probe(e->probe_context, e, true);
@@ -384,7 +384,7 @@ int editor_latent_is_sane(struct editor *e, struct op_context *op)
 	     .count = latent_count(e, e->slot),
 	     .limit = e->options.health_limit,
 	     .flags = e->flags });
-	return flags_read(e, op);
+	flags_download(e, op);
 }
 
 void editor_drop(struct editor *e)
@@ -392,24 +392,36 @@ void editor_drop(struct editor *e)
 	cache_discard(&e->cache);
 }
 
-static int save_pass(struct editor *e, struct op_context *op, bool redo, int slot)
+static void save_pass(struct editor *e, struct op_context *op, bool redo)
 {
-	struct pass_run run = { e, redo ? PASS_REDO : PASS_SAVE, e->stream->steps, slot };
+	struct pass_run run = { e, redo ? PASS_REDO : PASS_SAVE, e->stream->steps, e->slot };
 
 	pass_run(&run, op);
-	return flags_read(e, op);
+	flags_download(e, op);
+}
+
+void editor_save_begin(struct editor *e, struct op_context *op)
+{
+	save_pass(e, op, false);
+}
+
+int editor_save_end(struct editor *e, struct op_context *op)
+{
+	if (op->status < 0)
+		return op->status;
+	if (!editor_is_sane(e)) {
+		cache_discard(&e->cache);
+		return 0;
+	}
+	cache_commit(&e->cache, op, e->frames[e->slot]);
+	return op->status < 0 ? op->status : 1;
 }
 
 int editor_save(struct editor *e, struct op_context *op)
 {
-	const int r = save_pass(e, op, false, e->slot);
-
-	if (r == 0)
-		cache_discard(&e->cache);
-	if (r <= 0)
-		return r;
-	cache_commit(&e->cache, op, e->frames[e->slot]);
-	return op->status < 0 ? op->status : 1;
+	editor_save_begin(e, op);
+	(void)op_wait(op);
+	return editor_save_end(e, op);
 }
 
 int editor_recache(struct editor *e, struct op_context *op)
@@ -421,11 +433,14 @@ int editor_recache(struct editor *e, struct op_context *op)
 		return 0;
 	rotations_upload(e, op, e->redo_cos_t, e->redo_sin_t, e->cache.position - frames, frames,
 			 e->config->pairs_t);
-	r = save_pass(e, op, true, e->slot);
-	if (r == 0)
-		cache_undo(&e->cache);
-	if (r <= 0)
+	save_pass(e, op, true);
+	r = op_wait(op);
+	if (r < 0)
 		return r;
+	if (!editor_is_sane(e)) {
+		cache_undo(&e->cache);
+		return 0;
+	}
 	cache_redone(&e->cache, op);
 	return op->status < 0 ? op->status : 1;
 }

@@ -2,7 +2,7 @@
  * The editor: source latents in, edited latents out, chunk by chunk (docs/model/streaming.md §4).
  *
  * Order of calls for one chunk: the source latents are written to editor_source(); editor_begin; one
- * editor_denoise per schedule step; editor_latent_is_sane; then, unless the stream ends, editor_save.
+ * editor_denoise per schedule step; editor_check; then, unless the stream ends, editor_save.
  * A new prompt is set between chunks (editor_set_caption), with editor_recache where wanted.
  */
 #pragma once
@@ -41,9 +41,11 @@ struct editor {
 	uint64_t *seed, *noise_frame; /* device */
 	uint32_t *flags;	      /* device */
 	float host_steps[MODEL_MAX_STEPS];
+	/* What the queue copies from: not touched again before it was waited for, as it is in every chunk. */
 	float host_cos[EDITOR_HOST_ROTATIONS], host_sin[EDITOR_HOST_ROTATIONS];
 	uint64_t host_seed, host_noise_frame;
-	uint32_t host_flags;
+	uint32_t own_flags;
+	uint32_t *host_flags; /* own_flags, or memory of the back end's that a copy does not wait for */
 	const struct dit_tap *tap; /* NULL in a stream */
 	uint64_t rebases;	   /* counter */
 	struct pass_graphs graphs;
@@ -87,7 +89,8 @@ void editor_set_caption(struct editor *editor, struct op_context *context, const
 
 /*
  * Starts a chunk of `frames` latents. noise: F32 [frames·S][latent channels] on the host, or NULL for
- * the counter-based noise of latents noise_frame … noise_frame + frames − 1.
+ * the counter-based noise of latents noise_frame … noise_frame + frames − 1. Waits for the noise given
+ * and for re-basing alone; the chunk before must have been waited for.
  */
 int editor_begin(struct editor *editor, struct op_context *context, int frames,
 		 uint64_t noise_frame, const float *noise);
@@ -95,16 +98,26 @@ int editor_begin(struct editor *editor, struct op_context *context, int frames,
 /* One network call and one Euler step. */
 int editor_denoise(struct editor *editor, struct op_context *context, int step);
 
-/* Waits. 1: finite and below the limit; 0: the chunk must be dropped (editor_drop); < 0: failed. */
-int editor_latent_is_sane(struct editor *editor, struct op_context *context);
+/* Enqueues a look at the latents, which editor_is_sane tells of. */
+void editor_check(struct editor *editor, struct op_context *context);
+
+/*
+ * After the queue was waited for: whether all that editor_check or editor_save_begin looked at was finite and
+ * below the limit. Latents that are not: the chunk must be dropped (editor_drop).
+ */
+bool editor_is_sane(const struct editor *editor);
 
 /* The chunk begun last never was: state and positions stay those of the chunk before. */
 void editor_drop(struct editor *editor);
 
 /*
- * The cache pass (t = 0 on the clean latents). Waits. 1: its state is current; 0: it was non-finite or
- * absurd and is discarded, the last good state stays; < 0: failed.
+ * The cache pass (t = 0 on the clean latents), and, after the queue was waited for, what becomes of it. 1: its
+ * state is current; 0: it was non-finite or absurd and is discarded, the last good state stays; < 0: failed.
  */
+void editor_save_begin(struct editor *editor, struct op_context *context);
+int editor_save_end(struct editor *editor, struct op_context *context);
+
+/* Both, waiting in between. */
 int editor_save(struct editor *editor, struct op_context *context);
 
 /*

@@ -16,17 +16,16 @@ static void encode_plan(struct sana_stream *stream, struct op_context *op)
 	int produced;
 
 	for (int latent = 0; latent < config->chunk_latents; latent++) {
-		for (int frame = 0; frame < config->temporal_ratio; frame++)
-			OP(op, patchify,
-			   { .pixels = stream->picture,
-			     .y = stream->input,
-			     .frames = 1,
-			     .height = stream->height,
-			     .width = stream->width,
-			     .channels = vae->pixel_channels,
-			     .patch = vae->patch });
-		(void)vae_encoder_run(&stream->encoder, op, stream->input, config->temporal_ratio,
-				      stream->editor.source[0], &produced);
+		OP(op, patchify,
+		   { .pixels = stream->picture,
+		     .y = stream->encoder.patches,
+		     .frames = config->temporal_ratio,
+		     .height = stream->height,
+		     .width = stream->width,
+		     .channels = vae->pixel_channels,
+		     .patch = vae->patch });
+		(void)vae_encoder_run(&stream->encoder, op, stream->encoder.patches,
+				      config->temporal_ratio, stream->editor.source[0], &produced);
 	}
 }
 
@@ -38,10 +37,10 @@ static void decode_plan(struct sana_stream *stream, struct op_context *op)
 
 	for (; left > 0; left -= latents) {
 		latents = MIN_OF(left, stream->decode_latents);
-		(void)vae_decoder_run(&stream->decoder, op, stream->editor.latent[0], latents,
-				      stream->output_patches, &produced);
+		(void)vae_decoder_run(&stream->decoder, op, stream->editor.latent[0], latents, NULL,
+				      &produced);
 		OP(op, unpatchify,
-		   { .x = stream->output_patches,
+		   { .x = stream->decoder.patches,
 		     .pixels = stream->output_rgb,
 		     .frames = latents * config->temporal_ratio,
 		     .height = stream->height,

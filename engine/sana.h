@@ -226,7 +226,10 @@ enum sana_stage {
 const char *sana_stage_name(enum sana_stage stage);
 
 /*
- * Runs the next stage that can run. 1: one ran (*ret_stage); 0: none could. After an error of the back
+ * Runs the next stage that can run. 1: one ran (*ret_stage); 0: none could. Where stages overlap (a GPU) it is
+ * begun and not waited for, and 1 with SANA_STAGE_NONE says that one begun before has ended: so a caller that pushes
+ * while there is room and steps once when there is none keeps the GPU busy while it copies pictures, and one that
+ * steps until 0 has everything done. After an error of the back
  * end the stream is reset and may go on; sana_stream_statistics counts it. But after "backend.kernel" (a
  * kernel of a GPU failed) or "backend.lost" (the GPU went away) nothing works any more on this model:
  * close the stream and the model and open both again, with growing pauses in between.
@@ -269,7 +272,7 @@ struct sana_statistics {
 	uint64_t recaches, rebases, prompts;
 	uint64_t failures;		    /* of the back end */
 	uint64_t latent;		    /* frame counter */
-	int64_t stage_ns[SANA_STAGE_COUNT]; /* time spent, by stage */
+	int64_t stage_ns[SANA_STAGE_COUNT]; /* time spent, by stage; overlapping ones count each */
 	uint64_t stage_count[SANA_STAGE_COUNT];
 	size_t model_bytes, stream_bytes; /* blocks taken */
 	size_t mapped_bytes;		  /* weights read from their files */
@@ -278,6 +281,13 @@ struct sana_statistics {
 void sana_stream_statistics(struct sana_stream *stream, struct sana_statistics *ret);
 
 /* ------------------------------------------------------------------------------ where time goes */
+
+/*
+ * Whether stages may run at the same time, and beside the caller: true at first where the back end can. false:
+ * each step waits for its stage, so that stages can be timed one by one; pictures are the same. Returns whether
+ * the back end can.
+ */
+bool sana_stream_set_overlap(struct sana_stream *stream, bool overlap);
 
 /*
  * One op of one stage: calls of equal cost share a line. flops and bytes: what one call must do at least

@@ -124,52 +124,26 @@ static void rows_copy(uint8_t *to, size_t to_row, const uint8_t *from, size_t fr
 		memcpy(to + to_row * (size_t)y, from + from_row * (size_t)y, row);
 }
 
-/*
- * The picture to `stream->picture`. Through host memory of the back end's nothing is waited for: a frame's
- * slot is used again only after its latent was encoded.
- */
-static void pixels_upload(struct sana_stream *stream, const struct sana_picture *picture)
+/* The picture to its place in `stream->picture`. By way of host memory of the back end's nothing is waited for. */
+static int picture_upload(struct sana_stream *stream, const struct sana_picture *picture)
 {
 	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
 	const size_t frame = row * (size_t)stream->height;
-	uint8_t *slot;
+	const int ratio = stream->model->config.stream.temporal_ratio;
+	struct op_context *op = stream_op(stream, STREAM_LANE_ENCODE);
+	uint8_t *to = stream->picture + frame * (size_t)stream->input_frames, *slot;
 
 	if (stream->host_picture) {
-		/* A chunk that was dropped may have left copies behind. */
-		if (stream->input_frames == 0)
-			(void)op_wait(&stream->op);
-		slot = stream->host_picture + frame * (size_t)stream->input_frames;
+		slot = stream->host_picture +
+		       frame * (size_t)(stream->host_half * ratio + stream->input_frames);
 		rows_copy(slot, row, picture->rgb, picture->row_bytes, row, stream->height);
-		op_upload(&stream->op, stream->picture, slot, frame);
-		return;
+		op_upload(op, to, slot, frame);
+		return op->status;
 	}
 	for (int y = 0; y < stream->height; y++)
-		op_upload(&stream->op, stream->picture + row * (size_t)y,
-			  picture->rgb + picture->row_bytes * (size_t)y, row);
-}
-
-static int picture_upload(struct sana_stream *stream, const struct sana_picture *picture)
-{
-	const struct vae_config *vae = &stream->model->config.vae;
-	const size_t row = (size_t)stream->width * (size_t)vae->pixel_channels;
-	const size_t patch =
-		row * (size_t)stream->height * activation_bytes(&stream->model->backend);
-	const uintptr_t to = (uintptr_t)stream->input + patch * (size_t)stream->input_frames;
-
-	if (stream->profile)
-		stream->profile->stage = SANA_STAGE_ENCODE;
-	pixels_upload(stream, picture);
-	OP(&stream->op, patchify,
-	   { .pixels = stream->picture,
-	     .row_bytes = row,
-	     .frame_bytes = row * (size_t)stream->height,
-	     .y = (void *)to,
-	     .frames = 1,
-	     .height = stream->height,
-	     .width = stream->width,
-	     .channels = vae->pixel_channels,
-	     .patch = vae->patch });
-	return stream->host_picture ? stream->op.status : op_wait(&stream->op);
+		op_upload(op, to + row * (size_t)y, picture->rgb + picture->row_bytes * (size_t)y,
+			  row);
+	return op_wait(op);
 }
 
 int sana_stream_push(struct sana_stream *stream, const struct sana_picture *picture,
@@ -216,46 +190,54 @@ int sana_stream_finish(struct sana_stream *stream, struct sana_error *error)
 
 bool sana_stream_is_drained(const struct sana_stream *stream)
 {
-	return stream->finished && stream->phase == STREAM_IDLE && stream->fill.frames == 0 &&
-	       stream->output.next == stream->output.frames;
+	if (!stream->finished || stream->phase != STREAM_IDLE || stream->fill.frames > 0)
+		return false;
+	for (int i = 0; i < stream->outputs; i++) {
+		const struct stream_output *output =
+			&stream->output[(stream->output_first + i) % STREAM_AHEAD];
+
+		if (output->next < output->frames)
+			return false;
+	}
+	return true;
 }
 
 /* ------------------------------------------------------------------------------- frames out */
 
 /* The next frame, from where decoding has left it. */
-static int pixels_download(struct sana_stream *stream, const struct sana_picture *picture)
+static int pixels_download(struct sana_stream *stream, const struct stream_output *output,
+			   const struct sana_picture *picture)
 {
 	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
-	const size_t at = row * (size_t)stream->height * (size_t)stream->output.next;
+	const size_t at = row * (size_t)stream->height * (size_t)output->next;
+	struct op_context *op = stream_op(stream, STREAM_LANE_DECODE);
 
-	if (stream->host_output) {
-		rows_copy(picture->rgb, picture->row_bytes, stream->host_output + at, row, row,
+	if (output->host) {
+		rows_copy(picture->rgb, picture->row_bytes, output->host + at, row, row,
 			  stream->height);
 		return 0;
 	}
 	for (int y = 0; y < stream->height; y++)
-		op_download(&stream->op, picture->rgb + picture->row_bytes * (size_t)y,
+		op_download(op, picture->rgb + picture->row_bytes * (size_t)y,
 			    stream->output_rgb + at + row * (size_t)y, row);
-	return op_wait(&stream->op);
+	return op_wait(op);
 }
 
 int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 		     struct sana_frame_info *ret_info, struct sana_error *error)
 {
-	struct stream_output *output = &stream->output;
+	struct stream_output *output = stream_output_next(stream);
 	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;
 	int r;
 
-	while (output->next < output->frames && !output->real[output->next])
-		output->next++;
-	if (output->next == output->frames)
+	if (!output)
 		return 0;
 	if (picture->width != stream->width || picture->height != stream->height || !picture->rgb ||
 	    picture->row_bytes < row)
 		return sana_error_set(error, -EINVAL, "stream.picture",
 				      "Edited frames are %dx%d with rows of %zu bytes.",
 				      stream->width, stream->height, row);
-	r = pixels_download(stream, picture);
+	r = pixels_download(stream, output, picture);
 	if (r < 0) {
 		stream_fail(stream);
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
@@ -270,6 +252,12 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 
 /* ------------------------------------------------------------------------------- where time goes */
 
+bool sana_stream_set_overlap(struct sana_stream *stream, bool overlap)
+{
+	stream->overlap = overlap && stream->can_overlap;
+	return stream->can_overlap;
+}
+
 int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error)
 {
 	const size_t bytes = activation_bytes(&stream->model->backend);
@@ -279,7 +267,9 @@ int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *err
 	if (!stream->profile)
 		return sana_error_set(error, -ENOMEM, "memory", "No memory for a profile.");
 	*stream->profile = (struct op_profile){ .storage = { bytes, bytes } };
-	stream->op.profile = stream->profile;
+	stream->overlap = false;
+	for (int i = 0; i < STREAM_LANES; i++)
+		stream->lane[i].op.profile = stream->profile;
 	return 0;
 }
 
@@ -287,7 +277,9 @@ int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *re
 {
 	const struct op_profile *p = stream->profile;
 
-	stream->op.profile = NULL;
+	for (int i = 0; i < STREAM_LANES; i++)
+		stream->lane[i].op.profile = NULL;
+	stream->overlap = stream->can_overlap;
 	for (int i = 0; p && i < MIN_OF(p->lines, capacity); i++) {
 		const struct op_profile_line *line = &p->line[i];
 

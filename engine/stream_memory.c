@@ -101,6 +101,8 @@ int stream_init(struct sana_stream *stream, struct sana_model *model,
 	stream->latent_height = o->height / config->spatial_ratio;
 	stream->decode_latents = o->decode_latents;
 	stream->output_capacity = o->decode_latents * config->temporal_ratio;
+	stream->can_overlap = model->backend.table->fence_create != NULL;
+	stream->overlap = stream->can_overlap;
 	editor = (struct editor_options){
 		.height = stream->latent_height,
 		.width = stream->latent_width,
@@ -124,6 +126,11 @@ int stream_init(struct sana_stream *stream, struct sana_model *model,
 	return 0;
 }
 
+static int temporal_ratio(const struct sana_stream *stream)
+{
+	return stream->model->config.stream.temporal_ratio;
+}
+
 static size_t patch_count(const struct sana_stream *stream)
 {
 	return (size_t)stream->height * (size_t)stream->width *
@@ -133,70 +140,92 @@ static size_t patch_count(const struct sana_stream *stream)
 void stream_layout(struct sana_stream *stream, struct arena *arena)
 {
 	const struct backend *backend = &stream->model->backend;
-	const size_t act = activation_bytes(backend), frame = patch_count(stream);
-	const int ratio = stream->model->config.stream.temporal_ratio;
+	const size_t frame = patch_count(stream);
 	struct arena_union shared;
 
 	vae_encoder_layout_state(&stream->encoder, backend, arena);
 	vae_decoder_layout_state(&stream->decoder, backend, arena);
 	editor_layout_state(&stream->editor, backend, arena);
-	stream->input = arena_take(arena, "pixels/input patches", frame * (size_t)ratio, act);
-	stream->picture = arena_take(arena, "pixels/8-bit frames", frame, 1);
+	stream->picture =
+		arena_take(arena, "pixels/8-bit frames", frame * (size_t)temporal_ratio(stream), 1);
 	stream->output_rgb = arena_take(arena, "pixels/8-bit frames",
 					frame * (size_t)stream->output_capacity, 1);
 
-	/* One stage runs at a time, so their scratch shares one region. */
+	/* Stages that never run at the same time share a region. */
 	arena_union_begin(arena, &shared);
 	vae_encoder_layout_scratch(&stream->encoder, backend, arena);
 	arena_union_next(arena, &shared);
-	editor_layout_scratch(&stream->editor, backend, arena);
-	arena_union_next(arena, &shared);
-	stream->output_patches = arena_take(arena, "pixels/output patches",
-					    frame * (size_t)stream->output_capacity, act);
 	vae_decoder_layout_scratch(&stream->decoder, backend, arena);
+	if (!stream->can_overlap) {
+		arena_union_next(arena, &shared);
+		editor_layout_scratch(&stream->editor, backend, arena);
+	}
 	arena_union_end(arena, &shared);
+	if (stream->can_overlap)
+		editor_layout_scratch(&stream->editor, backend, arena);
 }
 
-static void stages_plan(struct sana_stream *stream, struct op_context *op)
+static void stages_plan(struct sana_stream *stream, struct op_context op[STREAM_LANES])
 {
-	const int ratio = stream->model->config.stream.temporal_ratio;
+	const int ratio = temporal_ratio(stream);
 	const struct vae_config *vae = &stream->model->config.vae;
+	struct op_context *encode = &op[STREAM_LANE_ENCODE];
 	int produced;
 
-	OP(op, patchify,
+	OP(encode, patchify,
 	   { .pixels = stream->picture,
-	     .y = stream->input,
-	     .frames = 1,
+	     .y = stream->encoder.patches,
+	     .frames = ratio,
 	     .height = stream->height,
 	     .width = stream->width,
 	     .channels = vae->pixel_channels,
 	     .patch = vae->patch });
-	(void)vae_encoder_run(&stream->encoder, op, stream->input, 1, stream->editor.source[0],
-			      &produced);
-	(void)vae_encoder_run(&stream->encoder, op, stream->input, ratio, stream->editor.source[0],
-			      &produced);
-	editor_plan(&stream->editor, op);
+	(void)vae_encoder_run(&stream->encoder, encode, stream->encoder.patches, 1,
+			      stream->editor.source[0], &produced);
+	(void)vae_encoder_run(&stream->encoder, encode, stream->encoder.patches, ratio,
+			      stream->editor.source[0], &produced);
+	editor_plan(&stream->editor, &op[STREAM_LANE_EDIT]);
 	for (int n = 1; n <= stream->decode_latents; n++)
-		(void)vae_decoder_run(&stream->decoder, op, stream->editor.latent[0], n,
-				      stream->output_patches, &produced);
+		(void)vae_decoder_run(&stream->decoder, &op[STREAM_LANE_DECODE],
+				      stream->editor.latent[0], n, NULL, &produced);
 }
 
-/* Lays out over a measuring arena and plans the workspace at the end of the block. */
+/* One for encoding and decoding, which never run at the same time; the DiT's is another where it may run beside. */
+static void workspaces_take(struct sana_stream *stream, struct arena *arena)
+{
+	struct kernel_workspace *encode = &stream->lane[STREAM_LANE_ENCODE].op.workspace;
+	struct kernel_workspace *edit = &stream->lane[STREAM_LANE_EDIT].op.workspace;
+	struct kernel_workspace *decode = &stream->lane[STREAM_LANE_DECODE].op.workspace;
+	size_t vae = MAX_OF(encode->bytes, decode->bytes);
+
+	if (!stream->can_overlap)
+		vae = MAX_OF(vae, edit->bytes);
+	encode->data = decode->data = arena_take(arena, "workspace", vae, 1);
+	edit->data = stream->can_overlap ? arena_take(arena, "workspace", edit->bytes, 1) :
+					   encode->data;
+}
+
+/* Lays out over a measuring arena and plans the workspaces at the end of the block. */
 static int measure(struct sana_stream *stream, struct arena *arena, struct sana_error *error)
 {
-	struct op_context op = { .backend = &stream->model->backend, .planning = true };
+	struct op_context op[STREAM_LANES];
 
+	for (int i = 0; i < STREAM_LANES; i++)
+		op[i] = (struct op_context){ .backend = &stream->model->backend, .planning = true };
 	arena_measure(arena);
 	stream_layout(stream, arena);
-	stages_plan(stream, &op);
-	if (op.status < 0)
-		return sana_error_set(error, op.status, "stream.options",
-				      "The back end cannot run this model at %dx%d (op %s: %s): "
-				      "choose another back end.",
-				      stream->width, stream->height, kernel_op_name(op.failed),
-				      strerror(-op.status));
-	stream->op.workspace.bytes = op.workspace.bytes;
-	stream->op.workspace.data = arena_take(arena, "workspace", op.workspace.bytes, 1);
+	stages_plan(stream, op);
+	for (int i = 0; i < STREAM_LANES; i++) {
+		if (op[i].status < 0)
+			return sana_error_set(
+				error, op[i].status, "stream.options",
+				"The back end cannot run this model at %dx%d (op %s: %s): "
+				"choose another back end.",
+				stream->width, stream->height, kernel_op_name(op[i].failed),
+				strerror(-op[i].status));
+		stream->lane[i].op.workspace.bytes = op[i].workspace.bytes;
+	}
+	workspaces_take(stream, arena);
 	if (arena->overflowed)
 		return sana_error_set(error, -EOVERFLOW, "stream.options",
 				      "The picture is too large.");
@@ -217,25 +246,58 @@ int stream_measure(struct sana_model *model, const struct sana_stream_options *o
 
 /* -------------------------------------------------------------------------- opening, closing */
 
+static int host_take(struct sana_stream *stream, size_t bytes, void **ret)
+{
+	const struct backend *b = &stream->model->backend;
+
+	return b->table->host_allocate(b->device, bytes, ret);
+}
+
 /* Frames on their way in and out, where the back end copies faster from memory of its own. */
 static int host_frames_allocate(struct sana_stream *stream)
 {
-	const struct backend *b = &stream->model->backend;
 	const size_t frame = patch_count(stream);
-	const size_t in = frame * (size_t)stream->model->config.stream.temporal_ratio;
 	void *memory;
 	int r;
 
-	if (!b->table->host_allocate)
+	if (!stream->model->backend.table->host_allocate)
 		return 0;
-	r = b->table->host_allocate(b->device, in, &memory);
+	r = host_take(stream, STREAM_AHEAD * frame * (size_t)temporal_ratio(stream), &memory);
 	if (r < 0)
 		return r;
 	stream->host_picture = memory;
-	r = b->table->host_allocate(b->device, frame * (size_t)stream->output_capacity, &memory);
-	if (r >= 0)
-		stream->host_output = memory;
+	r = host_take(stream, sizeof(*stream->host_flags), &memory);
+	if (r < 0)
+		return r;
+	stream->host_flags = memory;
+	stream->editor.host_flags = memory;
+	for (int i = 0; i < STREAM_AHEAD && r >= 0; i++) {
+		r = host_take(stream, frame * (size_t)stream->output_capacity, &memory);
+		if (r >= 0)
+			stream->output[i].host = memory;
+	}
 	return r;
+}
+
+static void host_frames_release(struct sana_stream *stream)
+{
+	const struct backend *b = &stream->model->backend;
+
+	if (!b->table->host_release)
+		return;
+	b->table->host_release(b->device, stream->host_picture);
+	b->table->host_release(b->device, stream->host_flags);
+	for (int i = 0; i < STREAM_AHEAD; i++)
+		b->table->host_release(b->device, stream->output[i].host);
+}
+
+static int output_allocate(struct sana_stream *stream, struct stream_output *output)
+{
+	const size_t frames = (size_t)stream->output_capacity;
+
+	output->info = calloc(frames, sizeof(*output->info));
+	output->real = calloc(frames, sizeof(*output->real));
+	return output->info && output->real ? 0 : -ENOMEM;
 }
 
 static int host_allocate(struct sana_stream *stream)
@@ -248,10 +310,11 @@ static int host_allocate(struct sana_stream *stream)
 	/* At most: one chunk edited, one filled, one latent's frames waiting to be encoded. */
 	stream->tag_capacity = (2 * most + 1) * config->temporal_ratio;
 	stream->tag = calloc((size_t)stream->tag_capacity, sizeof(*stream->tag));
-	stream->output.info = calloc((size_t)stream->output_capacity, sizeof(*stream->output.info));
-	stream->output.real = calloc((size_t)stream->output_capacity, sizeof(*stream->output.real));
-	if (!stream->tag || !stream->output.info || !stream->output.real)
+	if (!stream->tag)
 		return -ENOMEM;
+	for (int i = 0; i < STREAM_AHEAD; i++)
+		if (output_allocate(stream, &stream->output[i]) < 0)
+			return -ENOMEM;
 	if (host_frames_allocate(stream) < 0)
 		return -ENOMEM;
 	if (!stream->options.noise)
@@ -285,21 +348,18 @@ static int block_take(struct sana_stream *stream, struct sana_error *error)
 	}
 	arena_place(&arena, stream->block, stream->block_bytes);
 	stream_layout(stream, &arena);
-	stream->op.workspace.data = arena_take(&arena, "workspace", stream->op.workspace.bytes, 1);
+	workspaces_take(stream, &arena);
 	return 0;
 }
 
 static int device_prepare(struct sana_stream *stream, struct sana_error *error)
 {
-	const struct backend *backend = &stream->model->backend;
 	int r;
 
-	r = backend->table->queue_create(backend->device, 0, &stream->queue);
-	if (r >= 0) {
-		stream->op.backend = backend;
-		stream->op.queue = stream->queue;
-		r = editor_prepare(&stream->editor, &stream->op, stream->options.seed);
-	}
+	r = stream_lanes_open(stream);
+	if (r >= 0)
+		r = editor_prepare(&stream->editor, stream_op(stream, STREAM_LANE_EDIT),
+				   stream->options.seed);
 	if (r < 0)
 		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
 				      backend_fault_text(r));
@@ -351,24 +411,21 @@ struct sana_stream *sana_stream_close(struct sana_stream *stream)
 	if (!stream)
 		return NULL;
 	backend = &stream->model->backend;
-	if (stream->queue) {
-		(void)backend->table->queue_wait(backend->device, stream->queue);
-		editor_finish(&stream->editor, backend);
-		backend->table->queue_destroy(backend->device, stream->queue);
-	}
+	stream_lanes_wait(stream);
+	editor_finish(&stream->editor, backend);
+	stream_lanes_close(stream);
 	if (stream->block)
 		backend->table->release(backend->device, stream->block, stream->block_bytes);
 	(void)sana_prompt_unref(stream->requests.prompt);
 	(void)sana_prompt_unref(stream->fill.prompt);
 	(void)sana_prompt_unref(stream->caption);
-	if (stream->host_picture)
-		backend->table->host_release(backend->device, stream->host_picture);
-	if (stream->host_output)
-		backend->table->host_release(backend->device, stream->host_output);
+	host_frames_release(stream);
 	free(stream->profile);
 	free(stream->tag);
-	free(stream->output.info);
-	free(stream->output.real);
+	for (int i = 0; i < STREAM_AHEAD; i++) {
+		free(stream->output[i].info);
+		free(stream->output[i].real);
+	}
 	free(stream->noise);
 	free(stream->sink_latents);
 	free(stream->sink_source);

@@ -3,22 +3,6 @@
 #include "engine/stream.h"
 
 #include <errno.h>
-#include <time.h>
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static void count(struct sana_stream *stream, uint64_t *counter, uint64_t by)
-{
-	(void)pthread_mutex_lock(&stream->lock);
-	*counter += by;
-	(void)pthread_mutex_unlock(&stream->lock);
-}
 
 /* ------------------------------------------------------------------------ the chunk filled */
 
@@ -45,6 +29,9 @@ static bool fill_is_encoded(const struct sana_stream *stream)
 
 bool stream_fill_is_full(const struct sana_stream *stream)
 {
+	/* The half of host memory that comes next may still be copied from. */
+	if (stream->input_frames == 0 && stream_lane_is_full(stream, STREAM_LANE_ENCODE))
+		return true;
 	if (stream->fill.latents == 0)
 		return false;
 	return fill_is_encoded(stream) || stream->input_frames >= unit_frames(stream);
@@ -98,7 +85,7 @@ static void tags_drop(struct sana_stream *stream, int frames)
 	frames = MIN_OF(frames, stream->tag_count);
 	stream->tag_first = (stream->tag_first + frames) % stream->tag_capacity;
 	stream->tag_count -= frames;
-	count(stream, &stream->statistics.frames_dropped, (uint64_t)frames);
+	stream_count(stream, &stream->statistics.frames_dropped, (uint64_t)frames);
 }
 
 /* Forgets the chunk being filled; its frames are lost and a new history starts. */
@@ -117,6 +104,7 @@ static void fill_abandon(struct sana_stream *stream)
 	prompt_replace(&fill->prompt, NULL);
 	tags_drop(stream, fill->frames);
 	*fill = (struct stream_chunk){ 0 };
+	/* Copies of its pictures that are still on their way are followed by those of the next ones. */
 	stream->input_frames = 0;
 	stream->restart = true;
 }
@@ -128,37 +116,39 @@ void sana_stream_discard(struct sana_stream *stream)
 	/* The newest tags; those in front may be of a chunk that is being edited. */
 	stream->tag_count -= frames;
 	stream->fill.frames = 0;
-	count(stream, &stream->statistics.frames_dropped, (uint64_t)frames);
+	stream_count(stream, &stream->statistics.frames_dropped, (uint64_t)frames);
 	fill_abandon(stream);
 }
 
-/* Frames decoded and not pulled yet. */
-static void output_drop(struct sana_stream *stream)
+/* Frames decoded, or on the way to it, and not pulled yet. */
+static void outputs_drop(struct sana_stream *stream)
 {
-	struct stream_output *output = &stream->output;
 	uint64_t lost = 0;
 
-	for (int i = output->next; i < output->frames; i++) {
-		lost += output->real[i];
-		/* Nobody was told of the new prompt yet. */
-		if (output->real[i] && output->info[i].prompt_changed)
-			stream->announce = true;
+	for (; stream->outputs > 0; stream->outputs--) {
+		struct stream_output *output = &stream->output[stream->output_first];
+
+		for (int i = output->next; i < output->frames; i++) {
+			lost += output->real[i];
+			/* Nobody was told of the new prompt yet. */
+			if (output->real[i] && output->info[i].prompt_changed)
+				stream->announce = true;
+		}
+		stream->output_first = (stream->output_first + 1) % STREAM_AHEAD;
 	}
-	output->next = output->frames = 0;
-	count(stream, &stream->statistics.frames_dropped, lost);
+	stream_count(stream, &stream->statistics.frames_dropped, lost);
 }
 
 void stream_fail(struct sana_stream *stream)
 {
-	output_drop(stream);
+	stream_lanes_reset(stream);
+	outputs_drop(stream);
 	/* The tags in front of the filling chunk's: those of the chunk being edited. */
 	tags_drop(stream, stream->tag_count - MIN_OF(stream->fill.frames, stream->tag_count));
 	fill_abandon(stream);
 	stream->phase = STREAM_IDLE;
 	stream->bad_in_a_row = 0;
-	(void)op_wait(&stream->op);
-	stream->op.status = 0;
-	count(stream, &stream->statistics.failures, 1);
+	stream_count(stream, &stream->statistics.failures, 1);
 }
 
 /* --------------------------------------------------------------------------------- stages */
@@ -169,43 +159,59 @@ static size_t latent_count(const struct sana_stream *stream, int latents)
 	       (size_t)stream->model->config.stream.latent_channels;
 }
 
+static size_t picture_bytes(const struct sana_stream *stream)
+{
+	return (size_t)stream->height * (size_t)stream->width *
+	       (size_t)stream->model->config.vae.pixel_channels;
+}
+
 /* After finish: the newest frame again, until the encoder has what it wants. */
 static void input_pad(struct sana_stream *stream)
 {
-	const struct vae_config *vae = &stream->model->config.vae;
-	const size_t frame = (size_t)stream->height * (size_t)stream->width *
-			     (size_t)vae->pixel_channels *
-			     activation_bytes(&stream->model->backend);
-	const uintptr_t base = (uintptr_t)stream->input;
+	const size_t frame = picture_bytes(stream);
 
 	for (; stream->input_frames < unit_frames(stream); stream->input_frames++)
 		if (stream->input_last != stream->input_frames)
-			op_copy(&stream->op, (void *)(base + frame * (size_t)stream->input_frames),
-				(const void *)(base + frame * (size_t)stream->input_last), frame);
+			op_copy(stream_op(stream, STREAM_LANE_ENCODE),
+				stream->picture + frame * (size_t)stream->input_frames,
+				stream->picture + frame * (size_t)stream->input_last, frame);
 	stream->input_last = stream->input_frames - 1;
 }
 
-static int stage_encode(struct sana_stream *stream)
+static int encode_start(struct sana_stream *stream)
 {
+	const struct vae_config *vae = &stream->model->config.vae;
+	struct op_context *op = stream_op(stream, STREAM_LANE_ENCODE);
 	struct stream_chunk *fill = &stream->fill;
 	float *to = editor_source(&stream->editor) + latent_count(stream, fill->encoded);
 	int made, r;
 
-	r = vae_encoder_run(&stream->encoder, &stream->op, stream->input, stream->input_frames, to,
+	OP(op, patchify,
+	   { .pixels = stream->picture,
+	     .row_bytes = picture_bytes(stream) / (size_t)stream->height,
+	     .frame_bytes = picture_bytes(stream),
+	     .y = stream->encoder.patches,
+	     .frames = stream->input_frames,
+	     .height = stream->height,
+	     .width = stream->width,
+	     .channels = vae->pixel_channels,
+	     .patch = vae->patch });
+	r = vae_encoder_run(&stream->encoder, op, stream->encoder.patches, stream->input_frames, to,
 			    &made);
 	if (r < 0)
 		return r;
 	if (made != 1)
 		return -EPROTO;
 	stream->input_frames = 0;
+	stream->host_half = (stream->host_half + 1) % STREAM_AHEAD;
 	fill->encoded++;
-	return op_wait(&stream->op);
+	return 0;
 }
 
 static void history_clear(struct sana_stream *stream)
 {
 	if (stream->editor.cache.chunks)
-		count(stream, &stream->statistics.resets, 1);
+		stream_count(stream, &stream->statistics.resets, 1);
 	editor_reset(&stream->editor);
 	vae_decoder_reset(&stream->decoder);
 	stream->latent = stream->options.first_latent;
@@ -216,18 +222,19 @@ static int recache(struct sana_stream *stream)
 {
 	struct editor *editor = &stream->editor;
 	const int64_t chunks = editor->cache.chunks;
-	const int r = editor_recache(editor, &stream->op);
+	const int r = editor_recache(editor, stream_op(stream, STREAM_LANE_EDIT));
 
 	if (r > 0)
-		count(stream, &stream->statistics.recaches, 1);
+		stream_count(stream, &stream->statistics.recaches, 1);
 	else if (r == 0 && editor->cache.chunks < chunks)
-		count(stream, &stream->statistics.states_discarded, 1);
+		stream_count(stream, &stream->statistics.states_discarded, 1);
 	return r;
 }
 
 /* The prompt of the chunk about to begin; a restart also clears what is carried. */
-static int stage_prompt(struct sana_stream *stream)
+static int prompt_start(struct sana_stream *stream)
 {
+	struct op_context *op = stream_op(stream, STREAM_LANE_EDIT);
 	struct stream_chunk *fill = &stream->fill;
 	const float *rows;
 	int count_rows, r = 0;
@@ -239,14 +246,15 @@ static int stage_prompt(struct sana_stream *stream)
 		prompt_replace(&stream->caption, TAKE_PTR(fill->prompt));
 		stream->ticket = fill->ticket;
 		stream->announce = true;
-		count(stream, &stream->statistics.prompts, 1);
+		stream_count(stream, &stream->statistics.prompts, 1);
 	}
 	/* Also for the old prompt: a restart may follow a failure that spoiled its keys and values. */
 	rows = sana_prompt_features(stream->caption, &count_rows);
-	editor_set_caption(&stream->editor, &stream->op, rows, count_rows);
+	editor_set_caption(&stream->editor, op, rows, count_rows);
 	if (fill->mode == SANA_SWITCH_RECACHE && !fill->first)
 		r = recache(stream);
-	return r < 0 ? r : op_wait(&stream->op);
+	/* The rows are the prompt's, which another may replace. */
+	return r < 0 ? r : op_wait(op);
 }
 
 /* Slice [first, first + frames) of the caller's [C][T_all][h][w] noise, channels last. */
@@ -278,7 +286,11 @@ static int chunk_begin(struct sana_stream *stream, struct sana_error *error)
 					      stream->options.noise_latents);
 		noise = noise_slice(stream, frames);
 	}
-	r = editor_begin(&stream->editor, &stream->op, frames, stream->latent, noise);
+	/* Its source; and the latents of the chunk before the last, whose memory it takes. */
+	stream_lane_after(stream, STREAM_LANE_EDIT, STREAM_LANE_ENCODE);
+	stream_lane_after(stream, STREAM_LANE_EDIT, STREAM_LANE_DECODE);
+	r = editor_begin(&stream->editor, stream_op(stream, STREAM_LANE_EDIT), frames,
+			 stream->latent, noise);
 	if (r < 0)
 		return r;
 	stream->noise_used += (uint64_t)frames;
@@ -298,7 +310,7 @@ static void run_drop(struct sana_stream *stream)
 
 	editor_drop(&stream->editor);
 	tags_drop(stream, frames);
-	count(stream, &stream->statistics.chunks_dropped, 1);
+	stream_count(stream, &stream->statistics.chunks_dropped, 1);
 	stream->phase = STREAM_IDLE;
 	stream->bad_in_a_row++;
 	if (stream->run.first || stream->bad_in_a_row >= stream->options.health_reset_after) {
@@ -310,50 +322,55 @@ static void run_drop(struct sana_stream *stream)
 static int latents_give(struct sana_stream *stream)
 {
 	const size_t elements = latent_count(stream, stream->run.latents);
+	struct op_context *op = stream_op(stream, STREAM_LANE_EDIT);
 	struct editor *editor = &stream->editor;
 	int r;
 
 	if (!stream->latent_sink)
 		return 0;
-	op_download(&stream->op, stream->sink_latents, editor_latent(editor),
+	op_download(op, stream->sink_latents, editor_latent(editor), elements * sizeof(float));
+	op_download(op, stream->sink_source, editor->source[editor->slot],
 		    elements * sizeof(float));
-	op_download(&stream->op, stream->sink_source, editor->source[editor->slot],
-		    elements * sizeof(float));
-	r = op_wait(&stream->op);
+	r = op_wait(op);
 	if (r >= 0)
 		stream->latent_sink(stream->latent_sink_context, stream->run.index,
 				    stream->run.latents, stream->sink_latents, stream->sink_source);
 	return r;
 }
 
-static int stage_denoise(struct sana_stream *stream, struct sana_error *error)
+static int denoise_start(struct sana_stream *stream, struct sana_error *error)
 {
-	int r;
+	struct op_context *op = stream_op(stream, STREAM_LANE_EDIT);
+	int r = 0;
 
-	if (stream->phase == STREAM_IDLE) {
+	if (stream->phase == STREAM_IDLE)
 		r = chunk_begin(stream, error);
-		if (r < 0)
-			return r;
-	}
-	r = editor_denoise(&stream->editor, &stream->op, stream->step);
 	if (r >= 0)
-		r = op_wait(&stream->op);
+		r = editor_denoise(&stream->editor, op, stream->step);
 	if (r < 0 || ++stream->step < stream->model->config.stream.steps)
 		return r;
-	r = editor_latent_is_sane(&stream->editor, &stream->op);
-	if (r == 0)
+	editor_check(&stream->editor, op);
+	stream->phase = STREAM_CHECK;
+	return op->status;
+}
+
+/* The last step is done: is it fit to be shown? */
+static int denoise_end(struct sana_stream *stream)
+{
+	if (stream->phase != STREAM_CHECK || stream->lane[STREAM_LANE_EDIT].count > 0)
+		return 0;
+	if (!editor_is_sane(&stream->editor)) {
 		run_drop(stream);
-	if (r <= 0)
-		return r;
+		return 0;
+	}
 	stream->phase = STREAM_DECODE;
 	return latents_give(stream);
 }
 
 /* Gives each decoded frame the tag of the source frame it was made from. */
-static void output_tag(struct sana_stream *stream, int frames, int first_in_chunk)
+static void output_tag(struct sana_stream *stream, struct stream_output *output, int frames,
+		       int first_in_chunk)
 {
-	struct stream_output *output = &stream->output;
-
 	output->next = 0;
 	output->frames = frames;
 	for (int i = 0; i < frames; i++) {
@@ -377,44 +394,62 @@ static void output_tag(struct sana_stream *stream, int frames, int first_in_chun
 	}
 }
 
-static int stage_decode(struct sana_stream *stream)
+static int decode_start(struct sana_stream *stream)
 {
 	const struct vae_config *vae = &stream->model->config.vae;
 	const int latents = MIN_OF(stream->decode_latents, stream->run.latents - stream->decoded);
 	const float *from = editor_latent(&stream->editor) + latent_count(stream, stream->decoded);
-	const size_t row = (size_t)stream->width * (size_t)vae->pixel_channels;
+	struct op_context *op = stream_op(stream, STREAM_LANE_DECODE);
+	struct stream_output *output =
+		&stream->output[(stream->output_first + stream->outputs) % STREAM_AHEAD];
 	const int before =
 		stream->decoded ? stream_frames(stream, stream->decoded, stream->run.first) : 0;
 	int made, r;
 
-	r = vae_decoder_run(&stream->decoder, &stream->op, from, latents, stream->output_patches,
-			    &made);
+	/* The latents were waited for: denoise_end. */
+	r = vae_decoder_run(&stream->decoder, op, from, latents, NULL, &made);
 	if (r < 0)
 		return r;
-	OP(&stream->op, unpatchify,
-	   { .x = stream->output_patches,
+	OP(op, unpatchify,
+	   { .x = stream->decoder.patches,
 	     .pixels = stream->output_rgb,
 	     .rounding = stream->options.truncate ? KERNEL_ROUND_TRUNCATE : KERNEL_ROUND_NEAREST,
-	     .row_bytes = row,
-	     .frame_bytes = row * (size_t)stream->height,
+	     .row_bytes = picture_bytes(stream) / (size_t)stream->height,
+	     .frame_bytes = picture_bytes(stream),
 	     .frames = made,
 	     .height = stream->height,
 	     .width = stream->width,
 	     .channels = vae->pixel_channels,
 	     .patch = vae->patch });
-	if (stream->host_output)
-		op_download(&stream->op, stream->host_output, stream->output_rgb,
-			    row * (size_t)stream->height * (size_t)made);
-	r = op_wait(&stream->op);
-	if (r < 0)
-		return r;
+	if (output->host)
+		op_download(op, output->host, stream->output_rgb,
+			    picture_bytes(stream) * (size_t)made);
+	if (op->status < 0)
+		return op->status;
+	stream->outputs++;
 	stream->decoded += latents;
-	output_tag(stream, made, before);
-	if (stream->decoded == stream->run.latents) {
+	output_tag(stream, output, made, before);
+	output->running = true;
+	output->ends_chunk = stream->decoded == stream->run.latents;
+	if (output->ends_chunk)
 		stream->phase = STREAM_CACHE;
-		count(stream, &stream->statistics.chunks, 1);
-	}
 	return 0;
+}
+
+/* Of the outputs on their way the oldest is there. */
+static void decode_end(struct sana_stream *stream)
+{
+	for (int i = 0; i < stream->outputs; i++) {
+		struct stream_output *output =
+			&stream->output[(stream->output_first + i) % STREAM_AHEAD];
+
+		if (!output->running)
+			continue;
+		output->running = false;
+		if (output->ends_chunk)
+			stream_count(stream, &stream->statistics.chunks, 1);
+		return;
+	}
 }
 
 static bool is_last_chunk(const struct sana_stream *stream)
@@ -422,19 +457,27 @@ static bool is_last_chunk(const struct sana_stream *stream)
 	return stream->finished && stream->fill.frames == 0;
 }
 
-static int stage_cache(struct sana_stream *stream)
+static int cache_start(struct sana_stream *stream)
 {
-	int r;
+	struct op_context *op = stream_op(stream, STREAM_LANE_EDIT);
+
+	editor_save_begin(&stream->editor, op);
+	stream->phase = STREAM_SAVE;
+	return op->status;
+}
+
+static int cache_end(struct sana_stream *stream)
+{
+	const int r = editor_save_end(&stream->editor, stream_op(stream, STREAM_LANE_EDIT));
 
 	stream->phase = STREAM_IDLE;
-	r = editor_save(&stream->editor, &stream->op);
 	if (r < 0)
 		return r;
 	if (r > 0) {
 		stream->bad_in_a_row = 0;
 		return 0;
 	}
-	count(stream, &stream->statistics.states_discarded, 1);
+	stream_count(stream, &stream->statistics.states_discarded, 1);
 	if (++stream->bad_in_a_row >= stream->options.health_reset_after) {
 		stream->bad_in_a_row = 0;
 		fill_abandon(stream);
@@ -442,27 +485,48 @@ static int stage_cache(struct sana_stream *stream)
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------- the order */
+/* ----------------------------------------------------------------------------------- outputs */
 
-static bool output_is_empty(struct sana_stream *stream)
+struct stream_output *stream_output_next(struct sana_stream *stream)
 {
-	struct stream_output *output = &stream->output;
+	while (stream->outputs > 0) {
+		struct stream_output *output = &stream->output[stream->output_first];
 
-	while (output->next < output->frames && !output->real[output->next])
-		output->next++;
-	return output->next == output->frames;
+		if (output->running)
+			return NULL;
+		while (output->next < output->frames && !output->real[output->next])
+			output->next++;
+		if (output->next < output->frames)
+			return output;
+		stream->output_first = (stream->output_first + 1) % STREAM_AHEAD;
+		stream->outputs--;
+	}
+	return NULL;
 }
 
-/* What shows a frame soonest comes first; the cache pass and encoding ahead come after it. */
+static bool has_room_to_decode(struct sana_stream *stream)
+{
+	(void)stream_output_next(stream);
+	return stream->outputs < (stream->can_overlap ? STREAM_AHEAD : 1);
+}
+
+/* --------------------------------------------------------------------------------- the order */
+
+/*
+ * What shows a frame soonest comes first; the cache pass and encoding ahead come after it, also where they could
+ * run at the same time: a long kernel of theirs would hold up what is waited for.
+ */
 static enum sana_stage stage_next(struct sana_stream *stream)
 {
 	struct stream_chunk *fill = &stream->fill;
 	const bool has_work = fill->frames > 0;
 
-	if (stream->phase == STREAM_DECODE && output_is_empty(stream))
+	if (stream->phase == STREAM_DECODE && has_room_to_decode(stream))
 		return SANA_STAGE_DECODE;
 	if (stream->phase == STREAM_DENOISE)
 		return SANA_STAGE_DENOISE;
+	if (stream->phase == STREAM_CHECK)
+		return SANA_STAGE_NONE;
 	if (stream->phase == STREAM_CACHE && is_last_chunk(stream))
 		stream->phase = STREAM_IDLE;
 	if (stream->phase == STREAM_CACHE)
@@ -481,19 +545,45 @@ static enum sana_stage stage_next(struct sana_stream *stream)
 	return stream->input_frames >= unit_frames(stream) ? SANA_STAGE_ENCODE : SANA_STAGE_NONE;
 }
 
-static int stage_run(struct sana_stream *stream, enum sana_stage stage, struct sana_error *error)
+static enum stream_lane_name lane_of(enum sana_stage stage)
 {
 	switch (stage) {
 	case SANA_STAGE_ENCODE:
-		return stage_encode(stream);
-	case SANA_STAGE_PROMPT:
-		return stage_prompt(stream);
-	case SANA_STAGE_DENOISE:
-		return stage_denoise(stream, error);
+		return STREAM_LANE_ENCODE;
 	case SANA_STAGE_DECODE:
-		return stage_decode(stream);
+		return STREAM_LANE_DECODE;
+	case SANA_STAGE_PROMPT:
+	case SANA_STAGE_DENOISE:
 	case SANA_STAGE_CACHE:
-		return stage_cache(stream);
+	case SANA_STAGE_NONE:
+	case SANA_STAGE_COUNT:
+		break;
+	}
+	return STREAM_LANE_EDIT;
+}
+
+/* Encoding and decoding share their scratch. */
+static void scratch_take(struct sana_stream *stream, enum stream_lane_name lane)
+{
+	if (lane == STREAM_LANE_ENCODE)
+		stream_lane_after(stream, lane, STREAM_LANE_DECODE);
+	else if (lane == STREAM_LANE_DECODE)
+		stream_lane_after(stream, lane, STREAM_LANE_ENCODE);
+}
+
+static int stage_start(struct sana_stream *stream, enum sana_stage stage, struct sana_error *error)
+{
+	switch (stage) {
+	case SANA_STAGE_ENCODE:
+		return encode_start(stream);
+	case SANA_STAGE_PROMPT:
+		return prompt_start(stream);
+	case SANA_STAGE_DENOISE:
+		return denoise_start(stream, error);
+	case SANA_STAGE_DECODE:
+		return decode_start(stream);
+	case SANA_STAGE_CACHE:
+		return cache_start(stream);
 	case SANA_STAGE_NONE:
 	case SANA_STAGE_COUNT:
 		break;
@@ -501,13 +591,94 @@ static int stage_run(struct sana_stream *stream, enum sana_stage stage, struct s
 	return 0;
 }
 
+/* What follows from a stage that is done. */
+static int stage_end(struct sana_stream *stream, enum sana_stage stage)
+{
+	switch (stage) {
+	case SANA_STAGE_DENOISE:
+		return denoise_end(stream);
+	case SANA_STAGE_DECODE:
+		decode_end(stream);
+		return 0;
+	case SANA_STAGE_CACHE:
+		return cache_end(stream);
+	case SANA_STAGE_NONE:
+	case SANA_STAGE_ENCODE:
+	case SANA_STAGE_PROMPT:
+	case SANA_STAGE_COUNT:
+		break;
+	}
+	return 0;
+}
+
+/*
+ * Ends a lane's oldest stage. 1: it is ended; 0: there was none, or, with wait false, it runs; < 0: it failed, and
+ * *ret_stage is its name.
+ */
+static int lane_end_one(struct sana_stream *stream, enum stream_lane_name lane, bool wait,
+			enum sana_stage *ret_stage)
+{
+	enum sana_stage stage = SANA_STAGE_NONE;
+	int ended = 0;
+	const int r = stream_work_take(stream, lane, wait, &stage);
+
+	if (r > 0)
+		ended = stage_end(stream, stage);
+	if (r < 0 || ended < 0)
+		*ret_stage = stage;
+	return ended < 0 ? ended : r;
+}
+
+/* Ends what is done; nothing is waited for. 1: something was. */
+static int lanes_look(struct sana_stream *stream, enum sana_stage *ret_stage)
+{
+	int ended = 0, r = 0;
+
+	for (int lane = STREAM_LANES - 1; lane >= 0 && r >= 0; lane--)
+		do {
+			r = lane_end_one(stream, (enum stream_lane_name)lane, false, ret_stage);
+			ended |= r > 0;
+		} while (r > 0);
+	return r < 0 ? r : ended;
+}
+
+/* Waits for one stage, first of all one that shows frames. 0: none runs. */
+static int lanes_end_one(struct sana_stream *stream, enum sana_stage *ret_stage)
+{
+	int r = 0;
+
+	for (int lane = STREAM_LANES - 1; lane >= 0 && r == 0; lane--)
+		r = lane_end_one(stream, (enum stream_lane_name)lane, true, ret_stage);
+	return r;
+}
+
+static int stage_run(struct sana_stream *stream, enum sana_stage stage, struct sana_error *error)
+{
+	const enum stream_lane_name lane = lane_of(stage);
+	int r;
+
+	if (stream->profile)
+		stream->profile->stage = stage;
+	scratch_take(stream, lane);
+	stream_work_begin(stream, lane, stage);
+	r = stage_start(stream, stage, error);
+	stream_work_end(stream, lane);
+	while (r >= 0 && !stream->overlap && stream->lane[lane].count > 0)
+		r = lane_end_one(stream, lane, true, &stage);
+	if (stream->profile)
+		profile_stage_end(stream->profile, &stream->model->backend);
+	return r < 0 ? r : stream_status(stream, NULL);
+}
+
 /* Copies and waits fail without an op, a stage that refuses its sizes without either. */
-static void failure_describe(const struct sana_stream *stream, enum sana_stage stage, int r,
+static void failure_describe(struct sana_stream *stream, enum sana_stage stage, int r,
 			     struct sana_error *ret)
 {
-	const struct op_context *op = &stream->op;
-	const bool in_op = op->status < 0 && op->failed < KERNEL_OP_COUNT;
+	struct op_context *op = NULL;
+	const bool in_op = stream_status(stream, &op) < 0 && op->failed < KERNEL_OP_COUNT;
 
+	if (op)
+		r = op->status;
 	(void)sana_error_set(ret, r, backend_fault_name(r), "Stage %s failed%s%s: %s; %s.",
 			     sana_stage_name(stage), in_op ? " in op " : "",
 			     in_op ? kernel_op_name(op->failed) : "", backend_fault_text(r),
@@ -516,29 +687,47 @@ static void failure_describe(const struct sana_stream *stream, enum sana_stage s
 				     "the stream starts afresh");
 }
 
+/* Overlap may have been switched off while stages were on their way. */
+static int lanes_settle(struct sana_stream *stream, enum sana_stage *ret_stage)
+{
+	int r;
+
+	do
+		r = lanes_end_one(stream, ret_stage);
+	while (r > 0);
+	return r;
+}
+
+/* 1: *ret_stage was begun, or, SANA_STAGE_NONE, one begun before has ended; 0: neither. */
+static int turn(struct sana_stream *stream, enum sana_stage *ret_stage, struct sana_error *error)
+{
+	enum sana_stage stage;
+	int ended = stream_status(stream, NULL), r;
+
+	if (ended >= 0)
+		ended = stream->overlap ? lanes_look(stream, ret_stage) :
+					  lanes_settle(stream, ret_stage);
+	if (ended < 0)
+		return ended;
+	stage = stage_next(stream);
+	/* Enough is on its way: what is decoded first may be pulled before more is begun. */
+	if (stage == SANA_STAGE_NONE || stream_lane_is_full(stream, lane_of(stage)))
+		return ended ? ended : lanes_end_one(stream, ret_stage);
+	*ret_stage = stage;
+	r = stage_run(stream, stage, error);
+	return r < 0 ? r : 1;
+}
+
 int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		     struct sana_error *error)
 {
-	const int64_t start = now_ns();
-	const enum sana_stage stage = stage_next(stream);
-	struct sana_statistics *statistics = &stream->statistics;
 	struct sana_error failure = { 0 };
-	int r;
+	enum sana_stage stage = SANA_STAGE_NONE;
+	const int r = turn(stream, &stage, &failure);
 
-	if (stage == SANA_STAGE_NONE && stream->op.status >= 0) {
-		*ret_stage = stage;
-		return 0;
-	}
-	if (stream->profile)
-		stream->profile->stage = stage;
-	r = stream->op.status < 0 ? stream->op.status : stage_run(stream, stage, &failure);
-	if (stream->profile)
-		profile_stage_end(stream->profile, &stream->model->backend);
 	(void)pthread_mutex_lock(&stream->lock);
-	statistics->stage_ns[stage] += now_ns() - start;
-	statistics->stage_count[stage]++;
-	statistics->latent = stream->latent;
-	statistics->rebases = stream->editor.rebases;
+	stream->statistics.latent = stream->latent;
+	stream->statistics.rebases = stream->editor.rebases;
 	(void)pthread_mutex_unlock(&stream->lock);
 	if (r < 0) {
 		if (!failure.code)
@@ -546,8 +735,8 @@ int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		stream_fail(stream);
 		if (error)
 			*error = failure;
-		return r;
+		return failure.code;
 	}
 	*ret_stage = stage;
-	return 1;
+	return r;
 }

@@ -70,6 +70,7 @@ struct vae_encoder {
 	struct vae_resampler_state resampler[MODEL_MAX_VAE_BLOCKS];
 	void *scratch[VAE_SCRATCHES]; /* each holds the largest activation of a run */
 	size_t scratch_bytes;
+	void *patches; /* one of them: room for the patches of max_frames frames, if the caller wants it */
 	const struct vae_tap *tap; /* NULL in a stream */
 };
 
@@ -109,6 +110,7 @@ struct vae_decoder {
 	struct vae_resampler_state resampler[MODEL_MAX_VAE_BLOCKS];
 	void *scratch[VAE_SCRATCHES];
 	size_t scratch_bytes;
+	void *patches; /* one of them: where the last run left patches that the caller had no place for */
 	const struct vae_tap *tap;
 };
 
@@ -123,8 +125,8 @@ void vae_decoder_layout_scratch(struct vae_decoder *decoder, const struct backen
 void vae_decoder_reset(struct vae_decoder *decoder);
 
 /*
- * latents F32 [count][h][w][latent_channels]; patches: act [frames][H/p][W/p][3p²] with
- * frames = temporal_ratio·count, less the (temporal_ratio − 1) of the stream's first latent.
+ * latents F32 [count][h][w][latent_channels]; patches (NULL: decoder->patches, until the scratch is used
+ * again): act [frames][H/p][W/p][3p²] with frames = temporal_ratio·count, less the (temporal_ratio − 1) of the stream's first latent.
  */
 int vae_decoder_run(struct vae_decoder *decoder, struct op_context *context, const float *latents,
 		    int count, void *patches, int *ret_frames);

@@ -56,6 +56,12 @@ void *vae_scratch_other(const struct vae_pass *pass, const void *a, const void *
 	return pass->scratch[0];
 }
 
+size_t vae_patches_bytes(const struct vae_config *config, const struct backend *backend, int frames,
+			 int height, int width)
+{
+	return vae_volume_bytes(backend, frames, height, width, config->pixel_channels);
+}
+
 static void module_name(const struct vae_step *step, char half, char *to, size_t bytes)
 {
 	const char *coder = half == 'e' ? "encoder" : "decoder";

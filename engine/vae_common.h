@@ -89,6 +89,10 @@ struct vae_pass {
 /* A scratch buffer that is neither a nor b. */
 void *vae_scratch_other(const struct vae_pass *pass, const void *a, const void *b);
 
+/* Patches of frames at height x width pixels. */
+size_t vae_patches_bytes(const struct vae_config *config, const struct backend *backend, int frames,
+			 int height, int width);
+
 /*
  * Runs step i over pass->frames frames and advances raw, norm and frames. The last step writes
  * `channels` channels to `y`; others ignore both. drop_first_frame as in kernel_conv3d.

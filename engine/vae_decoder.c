@@ -53,7 +53,6 @@ void vae_decoder_layout_scratch(struct vae_decoder *decoder, const struct backen
 	decoder_steps(decoder, &steps);
 	most = vae_volume_bytes(backend, frames, steps.step[0].height, steps.step[0].width,
 				steps.step[0].cin);
-	/* The last convolution writes to the caller's memory. */
 	for (int i = 0; i < steps.count - 1; i++) {
 		const struct vae_step *step = &steps.step[i];
 
@@ -61,6 +60,8 @@ void vae_decoder_layout_scratch(struct vae_decoder *decoder, const struct backen
 		most = MAX_OF(most, vae_volume_bytes(backend, frames, step->height * step->stride_h,
 						     step->width * step->stride_w, step->cout));
 	}
+	most = MAX_OF(most, vae_patches_bytes(decoder->config, backend, frames, decoder->height,
+					      decoder->width));
 	decoder->scratch_bytes = most;
 	for (int i = 0; i < VAE_SCRATCHES; i++)
 		decoder->scratch[i] = arena_take(arena, "scratch/VAE decoder", 1, most);
@@ -106,6 +107,8 @@ static int decoder_pass(struct vae_decoder *decoder, struct op_context *context,
 		const struct vae_step *step = &steps.step[i];
 		bool drop = false;
 
+		if (step->role == VAE_ROLE_OUT && !patches)
+			patches = decoder->patches = vae_scratch_other(&pass, pass.norm, NULL);
 		if (step->stride_t == 2) {
 			drop = !decoder->resampler[step->group].started;
 			decoder->resampler[step->group].started = true;

@@ -67,9 +67,12 @@ void vae_encoder_layout_scratch(struct vae_encoder *encoder, const struct backen
 		most = MAX_OF(most, vae_volume_bytes(backend, frames, step->height / step->stride_h,
 						     step->width / step->stride_w, step->cout));
 	}
+	most = MAX_OF(most, vae_patches_bytes(encoder->config, backend, encoder->max_frames,
+					      encoder->height, encoder->width));
 	encoder->scratch_bytes = most;
 	for (int i = 0; i < VAE_SCRATCHES; i++)
 		encoder->scratch[i] = arena_take(arena, "scratch/VAE encoder", 1, most);
+	encoder->patches = encoder->scratch[0];
 }
 
 void vae_encoder_reset(struct vae_encoder *encoder)

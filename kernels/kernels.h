@@ -58,6 +58,7 @@ size_t kernel_dtype_bytes(enum kernel_dtype dtype);
 struct kernel_device; /* one opened back end: threads or a GPU; owns nothing the caller allocated */
 struct kernel_queue;  /* an ordered sequence of work (a CUDA stream); NULL is never passed */
 struct kernel_graph;  /* a captured sequence of ops */
+struct kernel_fence;  /* a point of a queue */
 
 struct kernel_workspace {
 	void *data;   /* KERNEL_ALIGNMENT aligned; NULL when bytes is 0 */
@@ -560,6 +561,19 @@ struct kernel_backend {
 			  struct kernel_queue *); /* until all of it is done */
 	int (*queue_after)(struct kernel_device *, struct kernel_queue *,
 			   struct kernel_queue *first);
+
+	/*
+	 * Points of queues; NULL in a back end whose ops are done when they return. fence_set: the fence stands
+	 * for all that was enqueued so far. fence_wait sleeps until the queue has passed it; fence_passed: 1 when
+	 * it has, 0 not yet, or what failed. fence_ns: nanoseconds between two fences that were passed.
+	 */
+	int (*fence_create)(struct kernel_device *, struct kernel_fence **ret);
+	void (*fence_destroy)(struct kernel_device *, struct kernel_fence *);
+	int (*fence_set)(struct kernel_device *, struct kernel_fence *, struct kernel_queue *);
+	int (*fence_wait)(struct kernel_device *, struct kernel_fence *);
+	int (*fence_passed)(struct kernel_device *, struct kernel_fence *);
+	int (*fence_ns)(struct kernel_device *, struct kernel_fence *first,
+			struct kernel_fence *second, int64_t *ret_ns);
 
 	/* Ordered on the queue. Host memory must stay valid until the queue has passed the copy. */
 	int (*upload)(struct kernel_device *, void *to, const void *host, size_t bytes,

@@ -51,6 +51,7 @@
 	X(cuEventDestroy, 4000)                              \
 	X(cuEventRecord, 2000)                               \
 	X(cuEventSynchronize, 2000)                          \
+	X(cuEventQuery, 2000)                                \
 	X(cuEventElapsedTime, 2000)                          \
 	X(cuGraphInstantiateWithFlags, 11040)                \
 	X(cuGraphLaunch, 10000)                              \
@@ -118,6 +119,10 @@ struct kernel_queue {
 	CUevent event; /* for queue_after */
 	int priority;
 	enum kernel_op running; /* whose launches are being remembered; KERNEL_OP_COUNT: nobody's */
+};
+
+struct kernel_fence {
+	CUevent event;
 };
 
 /* Makes the device's context current on the calling thread; cheap. */

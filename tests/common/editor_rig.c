@@ -166,7 +166,9 @@ void editor_rig_edit(struct editor_rig *rig, int chunk, float *output)
 	assert_int_equal(editor_begin(&rig->editor, &rig->op, frames, 0, values), 0);
 	for (int i = 0; i < rig->config.stream.steps; i++)
 		assert_int_equal(editor_denoise(&rig->editor, &rig->op, i), 0);
-	assert_int_equal(editor_latent_is_sane(&rig->editor, &rig->op), 1);
+	editor_check(&rig->editor, &rig->op);
+	assert_int_equal(op_wait(&rig->op), 0);
+	assert_true(editor_is_sane(&rig->editor));
 	op_download(&rig->op, output + first, editor_latent(&rig->editor), count * sizeof(float));
 	assert_int_equal(op_wait(&rig->op), 0);
 }

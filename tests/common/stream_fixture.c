@@ -220,7 +220,7 @@ void recording_close(struct recording *r)
 	free(r);
 }
 
-static void frames_pull(struct recording *r)
+void recording_pull(struct recording *r)
 {
 	struct sana_error error = { 0 };
 	int result;
@@ -248,9 +248,9 @@ void recording_settle(struct recording *r)
 	enum sana_stage stage;
 	int result;
 
-	frames_pull(r);
+	recording_pull(r);
 	while ((result = sana_stream_step(r->stream, &stage, &error)) > 0)
-		frames_pull(r);
+		recording_pull(r);
 	if (result < 0)
 		fail_msg("%s: %s", error.name, error.text);
 }

@@ -102,6 +102,9 @@ void recording_feed(struct recording *recording, int frames);
 /* Frames that complete the first chunk and `chunks` − 1 more. */
 void recording_feed_chunks(struct recording *recording, int chunks);
 
+/* All frames that are ready. */
+void recording_pull(struct recording *recording);
+
 /* Finishes the stream; all that is pending comes out. */
 void recording_finish(struct recording *recording);
 

@@ -25,7 +25,11 @@
 /* Grey levels by which pictures may differ from those of the CPU, and by how much on average. */
 enum { WORST_LEVELS = 2 };
 
-enum { CHUNKS = 10, PROMPT_AT = 5, MOST_FRAMES = 128 };
+/* In source frames: the second prompt, and the end. */
+enum { PROMPT_AT = 33, FRAMES = 63, MOST_FRAMES = 128 };
+
+/* How a caller goes about it: all that can run after each frame, a stage only where there is no room, op by op. */
+enum way { SETTLED, AHEAD, TIMED };
 
 struct run {
 	struct sana_model *model;
@@ -92,28 +96,45 @@ static void picture_draw(const struct run *run, int t, uint8_t *to)
 		}
 }
 
-static void frames_take(struct run *run, struct sana_stream *stream)
+static void frames_pull(struct run *run, struct sana_stream *stream)
 {
 	struct sana_frame_info info;
+
+	for (;;) {
+		struct sana_picture out = { run->rgb + (size_t)run->frames * run->picture,
+					    3 * (size_t)run->width, run->width, run->height };
+
+		assert_true(run->frames < MOST_FRAMES);
+		if (sana_stream_pull(stream, &out, &info, NULL) <= 0)
+			return;
+		run->frames++;
+	}
+}
+
+static void settle(struct run *run, struct sana_stream *stream)
+{
 	enum sana_stage stage;
 	int r;
 
 	while ((r = sana_stream_step(stream, &stage, NULL)) > 0)
-		for (;;) {
-			struct sana_picture out = { run->rgb + (size_t)run->frames * run->picture,
-						    3 * (size_t)run->width, run->width,
-						    run->height };
-
-			assert_true(run->frames < MOST_FRAMES);
-			if (sana_stream_pull(stream, &out, &info, NULL) <= 0)
-				break;
-			run->frames++;
-		}
+		frames_pull(run, stream);
 	assert_int_equal(r, 0);
 }
 
+static void frame_push(struct run *run, struct sana_stream *stream, uint8_t *in, int t)
+{
+	const struct sana_picture picture = { in, 3 * (size_t)run->width, run->width, run->height };
+	enum sana_stage stage;
+
+	picture_draw(run, t, in);
+	while (sana_stream_push(stream, &picture, t + 1, NULL) == 0) {
+		assert_int_equal(sana_stream_step(stream, &stage, NULL), 1);
+		frames_pull(run, stream);
+	}
+}
+
 /* A prompt, another one in the middle with its chunk redone, re-basing on the way. */
-static void stream_run(struct run *run, bool timed)
+static void stream_run(struct run *run, enum way way)
 {
 	_cleanup_(freep) uint8_t *in = malloc(run->picture);
 	struct sana_stream_options options;
@@ -126,28 +147,28 @@ static void stream_run(struct run *run, bool timed)
 	sana_stream_options_init(&options);
 	options.seed = 11;
 	options.rebase_latents = 12;
+	options.decode_latents = 1;
 	run->frames = 0;
 	if (sana_stream_open(run->model, &options, &stream, &error) < 0)
 		fail_msg("%s", error.text);
-	if (timed)
+	if (way == TIMED)
 		assert_int_equal(sana_stream_profile_start(stream, NULL), 0);
 	assert_int_equal(
 		sana_stream_set_prompt(stream, run->prompt[0], SANA_SWITCH_KEEP, &ticket, NULL), 0);
-	for (int t = 0, second = 0;; t++) {
-		const struct sana_picture picture = { in, 3 * (size_t)run->width, run->width,
-						      run->height };
-
-		sana_stream_statistics(stream, &statistics);
-		if (statistics.chunks == PROMPT_AT && !second++)
+	for (int t = 0; t < FRAMES; t++) {
+		if (t == PROMPT_AT) {
+			settle(run, stream);
 			(void)sana_stream_set_prompt(stream, run->prompt[1], SANA_SWITCH_RECACHE,
 						     &ticket, NULL);
-		if (statistics.chunks >= CHUNKS)
-			break;
-		picture_draw(run, t, in);
-		while (sana_stream_push(stream, &picture, t + 1, NULL) == 0)
-			frames_take(run, stream);
-		frames_take(run, stream);
+		}
+		frame_push(run, stream, in, t);
+		if (way != AHEAD)
+			settle(run, stream);
 	}
+	assert_int_equal(sana_stream_finish(stream, NULL), 0);
+	settle(run, stream);
+	assert_true(sana_stream_is_drained(stream));
+	assert_int_equal(run->frames, FRAMES);
 	sana_stream_statistics(stream, &statistics);
 	assert_int_equal(statistics.failures, 0);
 	assert_int_equal(statistics.chunks_dropped, 0);
@@ -200,8 +221,8 @@ static void pictures(void **state)
 	int worst = 0;
 
 	(void)state;
-	stream_run(&cpu, false);
-	stream_run(&gpu, false);
+	stream_run(&cpu, SETTLED);
+	stream_run(&gpu, AHEAD);
 	assert_int_equal(cpu.frames, gpu.frames);
 	count = (size_t)cpu.frames * cpu.picture;
 	for (size_t i = 0; i < count; i++) {
@@ -227,15 +248,18 @@ static void same_bits(void **state)
 	(void)state;
 	assert_non_null(first);
 	memcpy(first, gpu.rgb, (size_t)frames * gpu.picture);
-	stream_run(&gpu, false);
-	assert_int_equal(gpu.frames, frames);
-	assert_memory_equal(first, gpu.rgb, (size_t)frames * gpu.picture);
-	assert_true(gpu.launched > 0);
+	for (int way = SETTLED; way <= AHEAD; way++) {
+		stream_run(&gpu, (enum way)way);
+		assert_int_equal(gpu.frames, frames);
+		assert_memory_equal(first, gpu.rgb, (size_t)frames * gpu.picture);
+		assert_true(gpu.launched > 0);
+	}
 	/* Timed ops are launched one by one. */
-	stream_run(&gpu, true);
+	stream_run(&gpu, TIMED);
 	assert_int_equal(gpu.launched, 0);
 	assert_memory_equal(first, gpu.rgb, (size_t)frames * gpu.picture);
-	printf("  %d frames: the same bits again, and without graphs\n", frames);
+	printf("  %d frames: the same bits again, waited for or ahead, and without graphs\n",
+	       frames);
 	free(first);
 }
 

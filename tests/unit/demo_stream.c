@@ -274,10 +274,12 @@ static void test_source_through_vae(void **state)
 	_cleanup_(freep) float *source = latents_expected("source_latents");
 	struct sana_stream_options options;
 	struct sana_stream *stream;
+	struct op_context *op;
 	int frames = 0, made;
 
 	sana_stream_options_init(&options);
 	stream = stream_fixture_open(fixture, &options);
+	op = stream_op(stream, STREAM_LANE_DECODE);
 	assert_non_null(rgb);
 	for (int at = 0; at < LATENTS; at += made) {
 		const size_t row = FIXTURE_WIDTH * 3;
@@ -285,14 +287,14 @@ static void test_source_through_vae(void **state)
 
 		made = MIN_OF(stream->decode_latents, LATENTS - at);
 		assert_int_equal(
-			vae_decoder_run(&stream->decoder, &stream->op,
+			vae_decoder_run(&stream->decoder, op,
 					source + (size_t)at * LATENT_AREA * FIXTURE_CHANNELS, made,
-					stream->output_patches, &produced),
+					NULL, &produced),
 			0);
 		assert_int_equal(produced, stream_frames(stream, made, at == 0));
-		OP(&stream->op, unpatchify,
+		OP(op, unpatchify,
 		   {
-			   .x = stream->output_patches,
+			   .x = stream->decoder.patches,
 			   .pixels = rgb + (size_t)frames * PICTURE_BYTES,
 			   .row_bytes = row,
 			   .frame_bytes = PICTURE_BYTES,
@@ -302,7 +304,7 @@ static void test_source_through_vae(void **state)
 			   .channels = 3,
 			   .patch = fixture->model->config.vae.patch,
 		   });
-		assert_int_equal(op_wait(&stream->op), 0);
+		assert_int_equal(op_wait(op), 0);
 		frames += produced;
 	}
 	assert_int_equal(frames, FIXTURE_SOURCE_FRAMES);

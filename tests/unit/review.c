@@ -229,6 +229,48 @@ static void test_failures_name_what_failed(void **state)
 	scratch_remove(&scratch);
 }
 
+/* A frame that does not reach the device: the push says so, and the stream goes on with the next. */
+static void test_a_push_that_fails(void **state)
+{
+	static uint8_t rgb[SMALL_MODEL_SIDE * SMALL_MODEL_SIDE * 3];
+	const struct sana_picture picture = { rgb, (size_t)SMALL_MODEL_SIDE * 3, SMALL_MODEL_SIDE,
+					      SMALL_MODEL_SIDE };
+	struct sana_model_options options = { .without_text = true, .threads = 1 };
+	struct kernel_backend copies = kernel_backend_cpu;
+	struct sana_stream_options stream_options;
+	struct sana_statistics statistics;
+	struct sana_error error = { 0 };
+	struct sana_prompt *prompt;
+	struct sana_stream *stream;
+	struct sana_model *model;
+	struct scratch scratch;
+	uint64_t ticket;
+
+	(void)state;
+	scratch_create(&scratch);
+	small_model_write(&scratch);
+	options.directory = scratch.path;
+	assert_int_equal(sana_model_open(&options, &model, NULL), 0);
+	sana_stream_options_init(&stream_options);
+	assert_int_equal(sana_stream_open(model, &stream_options, &stream, NULL), 0);
+	prompt = small_model_prompt(model, 0);
+	assert_int_equal(sana_stream_set_prompt(stream, prompt, SANA_SWITCH_INVALID, &ticket, NULL),
+			 0);
+	copies.upload = copy_fails;
+	model->backend.table = &copies;
+	assert_int_equal(sana_stream_push(stream, &picture, 1, &error), -EIO);
+	assert_string_equal(error.name, "backend.failed");
+	model->backend.table = &kernel_backend_cpu;
+	assert_int_equal(sana_stream_push(stream, &picture, 2, NULL), 1);
+	sana_stream_statistics(stream, &statistics);
+	assert_int_equal(statistics.failures, 1);
+	assert_int_equal(statistics.frames_in, 1);
+	(void)sana_stream_close(stream);
+	(void)sana_prompt_unref(prompt);
+	(void)sana_model_unref(model);
+	scratch_remove(&scratch);
+}
+
 /* Pushes, and runs every stage that can, until a chunk's frames wait to be pulled. */
 static void fill_output(struct sana_stream *stream, int64_t *time)
 {
@@ -237,7 +279,7 @@ static void fill_output(struct sana_stream *stream, int64_t *time)
 					      SMALL_MODEL_SIDE };
 	enum sana_stage stage;
 
-	while (stream->output.next == stream->output.frames) {
+	while (!stream_output_next(stream)) {
 		assert_int_equal(sana_stream_push(stream, &picture, ++*time, NULL), 1);
 		while (sana_stream_step(stream, &stage, NULL) > 0)
 			;
@@ -297,6 +339,7 @@ int main(void)
 		cmocka_unit_test(test_a_decoder_that_is_not_causal),
 		cmocka_unit_test(test_pictures_of_too_many_tokens),
 		cmocka_unit_test(test_failures_name_what_failed),
+		cmocka_unit_test(test_a_push_that_fails),
 		cmocka_unit_test(test_a_lost_announcement_is_made_again),
 	};
 

@@ -283,8 +283,7 @@ static void test_two_streams_on_one_model(void **state)
 			int r = sana_stream_step(turns[i]->stream, &stage, NULL);
 
 			assert_true(r >= 0);
-			if (r == 0 &&
-			    turns[i]->stream->output.next == turns[i]->stream->output.frames)
+			if (r == 0 && !stream_output_next(turns[i]->stream))
 				recording_push(turns[i]);
 			else if (r == 0 || stage == SANA_STAGE_DECODE)
 				recording_settle(turns[i]);

@@ -580,7 +580,7 @@ static void test_fault_names(void **state)
 
 static void test_failures_of_every_stage(void **state)
 {
-	check_failure(*state, KERNEL_OP_patchify, 3, "push");
+	check_failure(*state, KERNEL_OP_patchify, 1, "stage");
 	check_failure(*state, KERNEL_OP_conv3d, 5, "stage");
 	/* The prompt stage, before and after the first block's keys and values. */
 	check_failure(*state, KERNEL_OP_rope_shift, 0, "stage");
@@ -607,7 +607,7 @@ static void test_failure_before_the_frames_are_pulled(void **state)
 	recording_push(r);
 	while (stage != SANA_STAGE_DECODE)
 		assert_int_equal(sana_stream_step(r->stream, &stage, NULL), 1);
-	assert_int_equal(r->stream->output.frames, 9);
+	assert_int_equal(stream_output_next(r->stream)->frames, 9);
 	fail_set(fixture->model, KERNEL_OP_health, 0);
 	while (sana_stream_step(r->stream, &stage, NULL) == 1)
 		continue;
