@@ -62,8 +62,7 @@ static void block_layout(struct cache *cache, int block, size_t act, struct aren
 
 		sink->k = arena_take(arena, "carried state/softmax K+V, sink", count, act);
 		sink->v = arena_take(arena, "carried state/softmax K+V, sink", count, act);
-		sink->k_master = arena_take(arena, "carried state/sink key master (F32)", count,
-					    sizeof(float));
+		sink->k_master = arena_take(arena, "carried state/sink key master", count, act);
 	}
 }
 
@@ -136,22 +135,16 @@ void cache_view(const struct cache *cache, int block, bool save, bool redo, stru
 	*ret = view;
 }
 
-/* Makes the F32 master from freshly written sink keys. */
+/* The sink's keys, freshly written, for all re-basings to come. */
 static void sink_master_write(struct cache *cache, struct op_context *context)
 {
 	const struct dit_config *config = cache->config;
+	const size_t bytes = frame_count(cache) * (size_t)cache->sink_frames *
+			     activation_bytes(context->backend);
 
-	for (int i = 0; i < config->depth; i++) {
-		if (!config->softmax[i])
-			continue;
-		OP(context, rope_shift,
-		   { .x = cache->sink[i].k,
-		     .y = cache->sink[i].k_master,
-		     .y_is_float = true,
-		     .rows = (size_t)cache->sink_frames * cache->tokens_per_frame,
-		     .heads = heads_of(config),
-		     .head_dim = config->head_dim });
-	}
+	for (int i = 0; i < config->depth; i++)
+		if (config->softmax[i])
+			op_copy(context, cache->sink[i].k_master, cache->sink[i].k, bytes);
 	cache->sink_shift = 0;
 }
 
@@ -283,8 +276,8 @@ void cache_rebase(struct cache *cache, struct op_context *context)
 	turn_upload(cache, context, cache->sink_shift);
 	for (int i = 0; i < config->depth; i++)
 		if (config->softmax[i])
-			turn(cache, context, cache->sink[i].k_master, true, cache->sink[i].k, false,
-			     (size_t)cache->sink_frames * cache->tokens_per_frame,
+			turn(cache, context, cache->sink[i].k_master, false, cache->sink[i].k,
+			     false, (size_t)cache->sink_frames * cache->tokens_per_frame,
 			     heads_of(config));
 	cache->position = 0;
 }

@@ -22,8 +22,8 @@ struct cache_block {
 };
 
 struct cache_sink {
-	void *k, *v;	 /* act [first chunk tokens][C] */
-	float *k_master; /* F32, same shape */
+	void *k, *v;	/* act [first chunk tokens][C] */
+	void *k_master; /* as they were written: what each re-basing turns */
 };
 
 struct cache {
