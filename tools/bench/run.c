@@ -29,10 +29,12 @@ struct run {
 	struct samples stage[SANA_STAGE_COUNT];
 	struct samples chunk[SANA_STAGE_COUNT]; /* encode and decode, summed between cache passes */
 	double chunk_seconds[SANA_STAGE_COUNT];
-	double start, end;						     /* of the timed part */
+	double start, end;     /* of the timed part */
+	double serial_seconds; /* the same number of chunks stage by stage; 0: nothing overlaps here */
+	uint64_t serial_frames;
 	double model_seconds, stream_seconds, prompt_seconds, first_seconds; /* of the start */
 	uint64_t frames_in, frames_out;
-	bool timing;
+	bool timing, sampling;		 /* frames are counted; stages are timed */
 	struct nvml *nvml;		 /* NULL: there is none */
 	struct nvml_state before;	 /* the timed part */
 	double joules;			 /* of the timed part; −1: not known */
@@ -141,23 +143,30 @@ static int stage_count(struct run *run, enum sana_stage stage, double seconds)
 	return r;
 }
 
-static int stages_run(struct run *run, struct sana_error *error)
+/* One stage, and what can be pulled then. 0: none could run. */
+static int stage_run(struct run *run, struct sana_error *error)
 {
+	const double before = now();
 	enum sana_stage stage;
-	double before;
+	int drained, r = sana_stream_step(run->stream, &stage, error);
+
+	if (r < 0)
+		return r;
+	if (r > 0 && run->sampling && stage_count(run, stage, now() - before) < 0)
+		return -ENOMEM;
+	drained = frames_drain(run, error);
+	return drained < 0 ? drained : r;
+}
+
+/* All that can run, to its end. */
+static int stages_settle(struct run *run, struct sana_error *error)
+{
 	int r;
 
-	for (;;) {
-		before = now();
-		r = sana_stream_step(run->stream, &stage, error);
-		if (r <= 0)
-			return r;
-		if (run->timing && stage_count(run, stage, now() - before) < 0)
-			return -ENOMEM;
-		r = frames_drain(run, error);
-		if (r < 0)
-			return r;
-	}
+	do
+		r = stage_run(run, error);
+	while (r > 0);
+	return r;
 }
 
 /* Only where there is no counter of energy: asking takes time. */
@@ -184,7 +193,7 @@ static double joules_take(const struct run *run)
 	return -1;
 }
 
-/* Feeds frames until `chunks` more chunks came out whole: the next one's first stage has begun. */
+/* Feeds frames, a stage whenever there is no room for more, until that many chunks in all were edited. */
 static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 {
 	struct sana_statistics statistics;
@@ -199,14 +208,15 @@ static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 				"A chunk was dropped: the model gives values that are not "
 				"finite; its times would mean nothing.");
 		if ((int64_t)statistics.stage_count[SANA_STAGE_CACHE] >= chunks)
-			return 0;
+			return stages_settle(run, error);
 		power_sample(run);
 		picture = picture_next(run);
 		r = sana_stream_push(run->stream, &picture, (int64_t)run->frames_in + 1, error);
 		if (r < 0)
 			return r;
 		run->frames_in += (uint64_t)r;
-		r = stages_run(run, error);
+		if (r == 0)
+			r = stage_run(run, error);
 		if (r < 0)
 			return r;
 	}
@@ -278,7 +288,7 @@ static size_t peak_memory(void)
 }
 
 struct figures {
-	double seconds, fps, fps_dit, share_of_peak, flops;
+	double seconds, fps, fps_serial, fps_dit, share_of_peak, flops;
 	struct bench_peak peak;
 	struct sana_profile_line ops[SANA_PROFILE_LINES];
 	int op_lines, frames_per_chunk;
@@ -299,6 +309,7 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	const double frames = (double)run->frames_out;
 	const double dit =
 		sum_seconds(&stage[SANA_STAGE_DENOISE]) + sum_seconds(&stage[SANA_STAGE_CACHE]);
+	const double sampled = run->serial_seconds > 0 ? (double)run->serial_frames : frames;
 	int r;
 
 	r = sana_plan(&run->bench->model, &run->bench->stream, true, &f->plan, error);
@@ -307,7 +318,8 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	f->seconds = run->end - run->start;
 	f->frames_per_chunk = (int)(run->frames_out / (uint64_t)run->bench->chunks);
 	f->fps = frames / f->seconds;
-	f->fps_dit = dit > 0 ? frames / dit : 0;
+	f->fps_serial = run->serial_seconds > 0 ? sampled / run->serial_seconds : f->fps;
+	f->fps_dit = dit > 0 ? sampled / dit : 0;
 	f->flops = run->bench->chunks * (f->plan.passes * f->plan.dit_pass_flops +
 					 f->plan.encode_flops + f->plan.decode_flops);
 	f->share_of_peak = f->flops / f->seconds / f->peak.gemm_flops;
@@ -339,23 +351,23 @@ static int estimate_make(const struct run *run, const struct figures *f, json_t 
 static int figures_json(const struct run *run, const struct figures *f)
 {
 	json_t *object = json_pack(
-		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
+		"{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:[ff], s:[ff], s:[ff], s:[ff], s:I, s:I, "
 		"s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}",
 		"model", f->plan.name, "model_digest", f->digest, "decoder_origin",
 		sana_model_decoder_origin(run->model), "backend", f->plan.backend, "width",
 		run->width, "height", run->height, "chunks", run->bench->chunks, "frames",
 		(json_int_t)run->frames_out, "seconds", f->seconds, "fps_end_to_end", f->fps,
-		"fps_dit", f->fps_dit, "ms_encode_chunk", f->encode[0], f->encode[1], "ms_dit_pass",
-		f->pass[0], f->pass[1], "ms_decode_chunk", f->decode[0], f->decode[1],
-		"ms_cache_pass", f->cache[0], f->cache[1], "peak_memory_bytes",
-		(json_int_t)peak_memory(), "stream_bytes", (json_int_t)f->plan.stream_bytes,
-		"gemm_peak_gflops", f->peak.gemm_flops / 1e9, "tensor_peak_gflops",
-		f->peak.tensor_flops / 1e9, "copy_gbytes_per_second", f->peak.copy_bytes / 1e9,
-		"gflop_per_second", f->flops / f->seconds / 1e9, "flops_share_of_peak",
-		f->share_of_peak, "seconds_model_open", run->model_seconds, "seconds_stream_open",
-		run->stream_seconds, "seconds_prompt", run->prompt_seconds, "seconds_first_frame",
-		run->first_seconds, "peer_gemm_gflops", f->peak.peer_flops / 1e9, "peer",
-		f->peak.peer, "joules_per_frame",
+		"fps_stage_by_stage", f->fps_serial, "fps_dit", f->fps_dit, "ms_encode_chunk",
+		f->encode[0], f->encode[1], "ms_dit_pass", f->pass[0], f->pass[1],
+		"ms_decode_chunk", f->decode[0], f->decode[1], "ms_cache_pass", f->cache[0],
+		f->cache[1], "peak_memory_bytes", (json_int_t)peak_memory(), "stream_bytes",
+		(json_int_t)f->plan.stream_bytes, "gemm_peak_gflops", f->peak.gemm_flops / 1e9,
+		"tensor_peak_gflops", f->peak.tensor_flops / 1e9, "copy_gbytes_per_second",
+		f->peak.copy_bytes / 1e9, "gflop_per_second", f->flops / f->seconds / 1e9,
+		"flops_share_of_peak", f->share_of_peak, "seconds_model_open", run->model_seconds,
+		"seconds_stream_open", run->stream_seconds, "seconds_prompt", run->prompt_seconds,
+		"seconds_first_frame", run->first_seconds, "peer_gemm_gflops",
+		f->peak.peer_flops / 1e9, "peer", f->peak.peer, "joules_per_frame",
 		run->joules < 0 ? json_null() : json_real(run->joules / (double)run->frames_out),
 		"mean_watts", run->joules < 0 ? json_null() : json_real(run->joules / f->seconds));
 
@@ -397,6 +409,10 @@ static int figures_print(const struct run *run, const struct figures *f)
 		     run->bench->warm_chunks);
 	(void)printf("  frames a second, end to end  %10.2f  (%llu frames in %.2f s)\n", f->fps,
 		     (unsigned long long)run->frames_out, f->seconds);
+	if (run->serial_seconds > 0)
+		(void)printf(
+			"  the same stage by stage      %10.2f  (nothing overlaps, and so are the times below)\n",
+			f->fps_serial);
 	(void)printf("  frames a second, DiT alone   %10.2f\n", f->fps_dit);
 	(void)printf("  milliseconds, median and p99\n"
 		     "    encode a chunk             %10.2f %10.2f\n"
@@ -430,9 +446,25 @@ static int figures_print(const struct run *run, const struct figures *f)
 	return fflush(stdout) == EOF ? -EIO : 0;
 }
 
-static int profile_run(struct run *run, struct figures *f, struct sana_error *error)
+/* Stages one by one, where they overlapped before: their times. */
+static int serial_run(struct run *run, int64_t chunks, struct sana_error *error)
 {
-	const int done = run->bench->warm_chunks + run->bench->chunks;
+	const double before = now();
+	const uint64_t frames = run->frames_out;
+	int r;
+
+	(void)sana_stream_set_overlap(run->stream, false);
+	run->timing = run->sampling = true;
+	r = chunks_run(run, chunks, error);
+	run->timing = run->sampling = false;
+	run->serial_seconds = now() - before;
+	run->serial_frames = run->frames_out - frames;
+	run->frames_out = frames;
+	return r;
+}
+
+static int profile_run(struct run *run, struct figures *f, int done, struct sana_error *error)
+{
 	int r;
 
 	r = sana_stream_profile_start(run->stream, error);
@@ -446,7 +478,8 @@ static int measure(struct run *run, struct sana_error *error)
 {
 	_cleanup_(freep) struct figures *figures = calloc(1, sizeof(*figures));
 	const struct bench *bench = run->bench;
-	int r;
+	bool overlaps;
+	int done, r;
 
 	if (!figures)
 		return -ENOMEM;
@@ -458,16 +491,21 @@ static int measure(struct run *run, struct sana_error *error)
 				       &figures->peak, error);
 	if (r >= 0 && figures->peak.facts.name[0])
 		run->nvml = nvml_open(figures->peak.facts.pci);
+	overlaps = r >= 0 && sana_stream_set_overlap(run->stream, true);
+	done = bench->warm_chunks + bench->chunks;
 	run->before = nvml_state(run->nvml);
 	run->timing = true;
+	run->sampling = !overlaps;
 	run->start = now();
 	if (r >= 0)
-		r = chunks_run(run, bench->warm_chunks + bench->chunks, error);
+		r = chunks_run(run, done, error);
 	run->end = now();
-	run->timing = false;
+	run->timing = run->sampling = false;
 	run->joules = joules_take(run);
+	if (r >= 0 && overlaps)
+		r = serial_run(run, done += bench->chunks, error);
 	if (r >= 0 && bench->profile)
-		r = profile_run(run, figures, error);
+		r = profile_run(run, figures, done, error);
 	if (r >= 0)
 		r = figures_make(run, figures, error);
 	if (r < 0)
