@@ -92,6 +92,7 @@ const struct settings_key settings_keys[] = {
 
 	TEXT("model.directory", model.directory, LONG_TEXT, "", path_valid, path_expected, false),
 	NAME("model.backend", model.backend, backends, "auto", false),
+	BOOL("model.deterministic", model.deterministic, false, false),
 	TEXT("model.policy", model.policy, SHORT_TEXT, "", NULL, NULL, true),
 	NAME("model.prompt-switch", model.prompt_switch, switches, "model", false),
 	INT("model.threads", model.threads, 0, 256, 0, false),

@@ -28,6 +28,7 @@ struct settings {
 		const char *directory, *backend, *prompt_switch, *policy;
 		int threads, width, height, first_chunk_latents;
 		int64_t seed;
+		bool deterministic;
 	} model;
 	struct {
 		const char *identity, *pixel_format, *matrix, *range;

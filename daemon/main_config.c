@@ -1,6 +1,7 @@
 /* The configuration as the daemon's parts take it. */
 #include "daemon/main_config.h"
 
+#include "base/cache_directory.h"
 #include "base/clock.h"
 #include "base/util.h"
 
@@ -67,13 +68,16 @@ static void pipeline_settings_fill(const struct settings *s, struct pipeline_set
 	p->backoff_max_ns = s->output.backoff_max_ms * CLOCK_MS_NS;
 }
 
-static void model_fill(const struct main_config *config, struct pipeline_options *p)
+static void model_fill(struct main_config *config, struct pipeline_options *p)
 {
 	const struct settings *s = config->settings;
 
 	p->model.directory = *s->model.directory ? s->model.directory : config->demo;
 	p->model.backend = chosen(s->model.backend);
 	p->model.threads = s->model.threads;
+	p->model.deterministic = s->model.deterministic;
+	if (cache_directory(config->cache, sizeof(config->cache)) >= 0)
+		p->model.tuning_directory = config->cache;
 	p->stream.width = s->model.width;
 	p->stream.height = s->model.height;
 	p->stream.first_chunk_latents = s->model.first_chunk_latents;

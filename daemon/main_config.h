@@ -11,7 +11,8 @@ struct main_config {
 	struct main_devices devices;
 	enum log_level log_level;
 	struct settings *settings;
-	char *demo; /* the demo model's directory, where no other is given */
+	char cache[4096]; /* directory of what can be made again */
+	char *demo;	  /* the demo model's directory, where no other is given */
 };
 
 /*

@@ -152,10 +152,13 @@ static int options_copy(struct pipeline *p, const struct pipeline_options *optio
 	if (r == 0)
 		r = string_copy(options->model.backend, &p->backend);
 	if (r == 0)
+		r = string_copy(options->model.tuning_directory, &p->tuning_directory);
+	if (r == 0)
 		r = string_copy(options->sink_codec, &p->sink_codec);
 	o->model.directory = p->model_directory;
 	o->model.shape = p->model_shape;
 	o->model.backend = p->backend;
+	o->model.tuning_directory = p->tuning_directory;
 	o->sink_codec = p->sink_codec;
 	return r;
 }
@@ -356,6 +359,7 @@ struct pipeline *pipeline_destroy(struct pipeline *p)
 	free(p->model_directory);
 	free(p->model_shape);
 	free(p->backend);
+	free(p->tuning_directory);
 	free(p->sink_codec);
 	free(p);
 	return NULL;

@@ -93,6 +93,7 @@ struct pipeline_engine {
 	int (*pull)(struct sana_stream *stream, struct sana_picture *picture,
 		    struct sana_frame_info *ret_info, struct sana_error *error);
 	void (*statistics)(struct sana_stream *stream, struct sana_statistics *ret);
+	void (*tuning)(struct sana_stream *stream, struct sana_tuning *ret); /* or NULL */
 };
 
 extern const struct pipeline_engine pipeline_engine_sana;
@@ -150,6 +151,7 @@ struct pipeline *pipeline_destroy(struct pipeline *pipeline);
 enum pipeline_event_kind {
 	PIPELINE_EVENT_LOADING, /* text: what; percent */
 	PIPELINE_EVENT_BACKEND, /* name: the one that runs; text: why no better one does */
+	PIPELINE_EVENT_TUNING,	/* text: how kernels were chosen; on: for all, else for debugging */
 	PIPELINE_EVENT_MODEL,	/* weights are resident; text: directory; name: back end */
 	PIPELINE_EVENT_WARM,	/* one chunk ran: the first frame is as quick as any */
 	PIPELINE_EVENT_RUNNING, /* the first edited frame of a source is shown, or again after a loss */

@@ -27,6 +27,7 @@ const struct pipeline_engine pipeline_engine_sana = {
 	.step = sana_stream_step,
 	.pull = sana_stream_pull,
 	.statistics = sana_stream_statistics,
+	.tuning = sana_stream_tuning,
 };
 
 static const struct pipeline_engine *api(const struct pipeline *p)
@@ -94,6 +95,25 @@ void engine_close(struct pipeline *p)
 		(void)api(p)->model_unref(model);
 }
 
+static void tuning_say(struct pipeline *p, struct sana_stream *stream)
+{
+	struct pipeline_event event = { .kind = PIPELINE_EVENT_TUNING, .on = true };
+	_cleanup_(freep) struct sana_tuning *tuning = calloc(1, sizeof(*tuning));
+
+	if (!tuning || !api(p)->tuning)
+		return;
+	api(p)->tuning(stream, tuning);
+	(void)snprintf(event.name, sizeof(event.name), "chosen");
+	(void)snprintf(event.text, sizeof(event.text), "%s", tuning->text);
+	if (event.text[0])
+		events_send(&p->events, &event);
+	event.on = false;
+	(void)snprintf(event.name, sizeof(event.name), "file");
+	(void)snprintf(event.text, sizeof(event.text), "%s", tuning->note);
+	if (event.text[0])
+		events_send(&p->events, &event);
+}
+
 int engine_open(struct pipeline *p, struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
@@ -132,6 +152,7 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	if (*api(p)->model_backend_note(model))
 		say(p, PIPELINE_EVENT_BACKEND, api(p)->model_backend(model),
 		    api(p)->model_backend_note(model));
+	tuning_say(p, stream);
 	return 0;
 }
 

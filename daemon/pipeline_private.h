@@ -183,7 +183,7 @@ struct snapshot {
 
 struct pipeline {
 	struct pipeline_options options;
-	char *model_directory, *model_shape, *backend, *sink_codec;
+	char *model_directory, *model_shape, *backend, *tuning_directory, *sink_codec;
 	int width, height;
 	int chunk_frames, first_chunk_frames;
 	struct frame_pool *pool;

@@ -242,6 +242,9 @@ static void on_event(struct live_stream *s, const struct pipeline_event *event)
 	case PIPELINE_EVENT_BACKEND:
 		log_notice("The model runs on the %s: %s", event->name, event->text);
 		break;
+	case PIPELINE_EVENT_TUNING:
+		log_fields(event->on ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, NULL, "%s", event->text);
+		break;
 	case PIPELINE_EVENT_MODEL:
 		on_model(s, event);
 		break;

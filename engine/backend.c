@@ -68,14 +68,17 @@ const char *backend_fault_text(int r)
 	return strerror(-r);
 }
 
-static int table_open(const struct kernel_backend *table, int threads, bool portable,
+static int table_open(const struct kernel_backend *table,
+		      const struct kernel_device_options *wanted, bool portable,
 		      struct backend *ret, struct sana_error *error)
 {
-	const struct kernel_device_options options = { .threads = threads, .portable = portable };
+	struct kernel_device_options options = *wanted;
 	struct backend opened = { .table = table };
 	char text[256] = "";
-	const int r = table->open(&options, text, sizeof(text), &opened.device);
+	int r;
 
+	options.portable = portable;
+	r = table->open(&options, text, sizeof(text), &opened.device);
 	if (r < 0)
 		return sana_error_set(error, r, open_error_name(r),
 				      "Back end \"%s\" does not start: %s.", table->name,
@@ -84,14 +87,15 @@ static int table_open(const struct kernel_backend *table, int threads, bool port
 	return 0;
 }
 
-static int first_open(int threads, struct backend *ret, struct sana_error *error)
+static int first_open(const struct kernel_device_options *options, struct backend *ret,
+		      struct sana_error *error)
 {
 	char note[BACKEND_NOTE_BYTES] = "";
 	struct sana_error why = { 0 };
 	int r = -ENOTSUP;
 
 	for (const struct kernel_backend *const *b = backends; *b; b++) {
-		r = table_open(*b, threads, false, ret, &why);
+		r = table_open(*b, options, false, ret, &why);
 		if (r >= 0) {
 			memcpy(ret->note, note, sizeof(note));
 			return r;
@@ -104,17 +108,18 @@ static int first_open(int threads, struct backend *ret, struct sana_error *error
 	return r;
 }
 
-int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error)
+int backend_open(const char *name, const struct kernel_device_options *options, struct backend *ret,
+		 struct sana_error *error)
 {
 	char text[256] = "";
 
 	if (strcmp(name, "auto") == 0)
-		return first_open(threads, ret, error);
+		return first_open(options, ret, error);
 	if (strcmp(name, "cuda-portable") == 0)
-		return table_open(&kernel_backend_cuda, threads, true, ret, error);
+		return table_open(&kernel_backend_cuda, options, true, ret, error);
 	for (const struct kernel_backend *const *b = backends; *b; b++)
 		if (strcmp((*b)->name, name) == 0)
-			return table_open(*b, threads, false, ret, error);
+			return table_open(*b, options, false, ret, error);
 	names_join(text, sizeof(text));
 	return sana_error_set(error, -ENOTSUP, "backend.unknown",
 			      "There is no back end \"%.64s\"; this program has: %s.", name, text);
@@ -162,6 +167,11 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 
 	if (context->status < 0)
 		return;
+	if (context->tuning) {
+		*params = context->workspace;
+		op_fail(context, op, b->table->tune(b->device, op, params, context->queue));
+		return;
+	}
 	if (context->planning) {
 		op_fail(context, op, b->table->run[op] ? 0 : -ENOTSUP);
 		bytes = wanted ? wanted(b->device, params) : 0;

@@ -18,12 +18,13 @@ struct backend {
 
 /*
  * By name ("cpu", "cuda", or "cuda-portable": its kernels for every chip alone); "auto": the first of the list that opens, and `note` says why not an earlier
- * one. An unknown name lists those there are. threads as in kernel_device_options. Errors:
+ * one. An unknown name lists those there are. `portable` of the options is the name's alone. Errors:
  * "backend.unknown", "backend.no-device" (no driver, no GPU), "backend.driver" (too old),
  * "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in), "memory",
  * "backend.open".
  */
-int backend_open(const char *name, int threads, struct backend *ret, struct sana_error *error);
+int backend_open(const char *name, const struct kernel_device_options *options, struct backend *ret,
+		 struct sana_error *error);
 
 /* The error name for what a running back end answered: "backend.kernel", "backend.lost", …. */
 const char *backend_fault_name(int r);
@@ -67,6 +68,7 @@ struct op_context {
 	struct kernel_queue *queue;
 	struct kernel_workspace workspace;
 	bool planning;
+	bool tuning; /* with planning: ops are measured instead (kernel_backend.tune) */
 	int status;
 	enum kernel_op failed; /* the op that set status */
 };

@@ -154,6 +154,25 @@ void editor_plan_pass(struct editor *e, struct op_context *op, bool save)
 	e->text.rows = 0;
 }
 
+void editor_tune(struct editor *e, struct op_context *op)
+{
+	const struct cache saved = e->cache;
+	struct dit_pass pass;
+
+	for (int chunk = 0; chunk < 3; chunk += 2) {
+		e->cache.chunks = chunk;
+		e->cache.sink_frames = e->max_frames;
+		e->cache.window_frames[0] = e->cache.window_frames[1] = e->stream->chunk_latents;
+		e->frames[0] = chunk ? e->stream->chunk_latents : e->max_frames;
+		pass = pass_of(e, 0, 0);
+		dit_run(&pass, op);
+		pass = cache_pass_of(e, 0, false);
+		dit_run(&pass, op);
+	}
+	e->cache = saved;
+	e->frames[0] = 0;
+}
+
 void editor_plan(struct editor *e, struct op_context *op)
 {
 	const struct cache saved = e->cache;

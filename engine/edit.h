@@ -68,6 +68,9 @@ void editor_plan_pass(struct editor *editor, struct op_context *context, bool sa
 /* Raises the planning context's workspace to what any pass will want. */
 void editor_plan(struct editor *editor, struct op_context *context);
 
+/* A tuning context: the passes of a first chunk and of later ones, on memory that nothing was put into. */
+void editor_tune(struct editor *editor, struct op_context *context);
+
 /* Once after the arena is placed: spatial rotations, step sizes. */
 int editor_prepare(struct editor *editor, struct op_context *context, uint64_t seed);
 

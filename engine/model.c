@@ -208,6 +208,7 @@ static int block_take(struct sana_model *model, const struct sana_model_options 
 static int model_fill(struct sana_model *model, const struct sana_model_options *options,
 		      struct sana_error *error)
 {
+	struct kernel_device_options device;
 	int r;
 
 	r = model_config_choose(options, &model->config, error);
@@ -216,8 +217,9 @@ static int model_fill(struct sana_model *model, const struct sana_model_options 
 	model->synthetic = options->shape != NULL;
 	model->memory_limit_bytes = options->memory_limit_bytes;
 	model->with_text = !options->without_text && !model->synthetic;
-	r = backend_open(options->backend ? options->backend : "cpu", options->threads,
-			 &model->backend, error);
+	device = model_device_options(options);
+	r = backend_open(options->backend ? options->backend : "cpu", &device, &model->backend,
+			 error);
 	if (r < 0)
 		return r;
 	r = model->backend.table->queue_create(model->backend.device, 0, &model->queue);

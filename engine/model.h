@@ -65,6 +65,9 @@ int model_memory_choose(struct sana_model *model, enum sana_weights_mode mode, s
 int model_memory_check(const struct sana_model *model, size_t stream_bytes,
 		       struct sana_error *error);
 
+/* What of them the device is opened with. */
+struct kernel_device_options model_device_options(const struct sana_model_options *options);
+
 /* Bytes the two blocks may take: `wanted`, or (0) most of what the back end has free. */
 size_t model_memory_limit(const struct sana_model *model, size_t wanted);
 

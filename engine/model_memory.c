@@ -30,6 +30,13 @@ size_t model_memory_limit(const struct sana_model *model, size_t wanted)
 	return available ? (size_t)((double)available * usable_share_of_memory) : SIZE_MAX;
 }
 
+struct kernel_device_options model_device_options(const struct sana_model_options *options)
+{
+	return (struct kernel_device_options){ .threads = options->threads,
+					       .deterministic = options->deterministic,
+					       .tuning_directory = options->tuning_directory };
+}
+
 int model_config_choose(const struct sana_model_options *options, struct model_config *ret,
 			struct sana_error *error)
 {

@@ -239,6 +239,7 @@ static int plan_fill(struct sana_model *model, const struct sana_model_options *
 		     struct sana_plan *plan, struct sana_error *error)
 {
 	_cleanup_(freep) struct sana_stream *stream = calloc(1, sizeof(*stream));
+	struct kernel_device_options device;
 	int r;
 
 	if (!stream)
@@ -246,8 +247,9 @@ static int plan_fill(struct sana_model *model, const struct sana_model_options *
 	r = model_config_choose(options, &model->config, error);
 	if (r < 0)
 		return r;
-	r = backend_open(options->backend ? options->backend : "cpu", options->threads,
-			 &model->backend, error);
+	device = model_device_options(options);
+	r = backend_open(options->backend ? options->backend : "cpu", &device, &model->backend,
+			 error);
 	if (r < 0)
 		return r;
 	model->with_text = !options->without_text;

@@ -81,6 +81,14 @@ struct sana_model_options {
 	enum sana_weights_mode weights;
 	size_t memory_limit_bytes; /* for model and stream together; 0: what the machine has free */
 	bool without_text; /* no text encoder: captions come from sana_prompt_from_features */
+	/*
+	 * GPU: the same bits in every process. Without it, which kernel makes a matrix product is measured once,
+	 * while a stream opens; the choice is the same as long as the file of `tuning_directory` is, and so are
+	 * the bits. The CPU is always deterministic.
+	 */
+	bool deterministic;
+	/* Where a GPU's measured choices are kept for the next process; read while opening; NULL: nowhere. */
+	const char *tuning_directory;
 	/* Progress of loading, 0 … 1, called from this thread; NULL: none. */
 	void (*progress)(void *context, const char *what, double fraction);
 	void *progress_context;
@@ -311,6 +319,31 @@ enum { SANA_PROFILE_LINES = 320 };
  */
 int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error);
 int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *ret, int capacity);
+
+/* ------------------------------------------------------------------------------------- tuning */
+
+enum { SANA_TUNING_LINES = 64 };
+
+/* One product: its kernel by an estimate, our own fastest, and the matrix library's, in milliseconds. */
+struct sana_tuning_line {
+	char shape[64];				  /* "2240 of 6720, 2640 rows" */
+	char estimated[48], own[48], library[64]; /* kernels; library "": it was not tried */
+	double estimated_ms, own_ms, library_ms;
+	int chosen; /* 0, 1, 2: estimated, own, library */
+};
+
+/* Which kernels make the matrix products of this device, and how that was found. */
+struct sana_tuning {
+	int measured, known, left,
+		library; /* measured, from the file, by estimate; of them the library's */
+	double seconds;
+	char text[256]; /* a sentence to be logged once; "": there was nothing to choose */
+	char note[256]; /* why the file was not read or not written, for debugging; "": nothing is amiss */
+	int lines; /* what was measured in this process */
+	struct sana_tuning_line line[SANA_TUNING_LINES];
+};
+
+void sana_stream_tuning(struct sana_stream *stream, struct sana_tuning *ret);
 
 /* --------------------------------------------------------------------------------------- plan */
 

@@ -199,6 +199,9 @@ bool stream_fill_is_full(const struct sana_stream *stream);
 /* Starts the next chunk to be filled unless one is open; takes a pending restart. */
 void stream_fill_begin(struct sana_stream *stream);
 
+/* Lets the back end measure its choices for this stream's passes, in its block, which is zeroed again. */
+int stream_tune(struct sana_stream *stream);
+
 /* After an error of the back end: what is in flight is lost, the next frame starts a new history. */
 void stream_fail(struct sana_stream *stream);
 

@@ -358,6 +358,8 @@ static int device_prepare(struct sana_stream *stream, struct sana_error *error)
 
 	r = stream_lanes_open(stream);
 	if (r >= 0)
+		r = stream_tune(stream);
+	if (r >= 0)
 		r = editor_prepare(&stream->editor, stream_op(stream, STREAM_LANE_EDIT),
 				   stream->options.seed);
 	if (r < 0)

@@ -507,6 +507,34 @@ struct kernel_device_options {
 	int threads;	  /* CPU: worker threads, 0 = one per online core, at most 256 */
 	int device_index; /* GPU: which one */
 	bool portable;	  /* GPU: without the kernels that only one generation of chips runs */
+	/*
+	 * GPU: kernels are chosen by rule alone, never by measuring, so that every process gets the same
+	 * bits. The CPU back end always does.
+	 */
+	bool deterministic;
+	const char *
+		tuning_directory; /* GPU: where measured choices are kept, or NULL; read at opening */
+};
+
+enum { KERNEL_TUNING_LINES = 64 };
+
+/* One op whose ways were measured, milliseconds. */
+struct kernel_tuning_line {
+	char shape[64];				  /* "2240 of 6720, 2640 rows" */
+	char estimated[48], own[48], library[64]; /* kernels; library "": none offered */
+	double estimated_ms, own_ms, library_ms;  /* of the first two, of 0 where there is none */
+	int chosen;				  /* 0: estimated, 1: own, 2: library */
+};
+
+/* What measuring came to, on this device so far. */
+struct kernel_tuning {
+	int measured, known, left; /* ops measured, taken from the file, left to an estimate */
+	int library;		   /* of them made by a matrix library */
+	double seconds;
+	char text[256]; /* a sentence for people; "": nothing was there to choose */
+	char note[256]; /* what is amiss with the file; "": nothing */
+	int lines;
+	struct kernel_tuning_line line[KERNEL_TUNING_LINES];
 };
 
 /* What a device is, for reports. */
@@ -616,6 +644,16 @@ struct kernel_backend {
 	 * NULL in a back end without such units.
 	 */
 	int (*tensor_peak)(struct kernel_device *, struct kernel_queue *, double *ret_flops);
+
+	/*
+	 * Measures which way of running this op with these parameters is fastest here, and remembers it for
+	 * later runs; nothing for most ops. Its activations, inputs too, are overwritten. It may allocate and
+	 * wait, so it comes before anything is recorded. `tuned` ends it: keeps what was found and says what it
+	 * was. NULL in a back end without choices.
+	 */
+	int (*tune)(struct kernel_device *, enum kernel_op, const void *params,
+		    struct kernel_queue *);
+	void (*tuned)(struct kernel_device *, struct kernel_tuning *ret);
 
 	kernel_workspace_function workspace[KERNEL_OP_COUNT]; /* NULL entry: 0 bytes */
 	kernel_run_function run[KERNEL_OP_COUNT];

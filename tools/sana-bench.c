@@ -3,6 +3,7 @@
  *
  * Data goes to stdout (a table, or JSON with --json), words to stderr.
  */
+#include "base/cache_directory.h"
 #include "base/util.h"
 #include "tools/bench/bench.h"
 #include "tools/common/arguments.h"
@@ -35,6 +36,7 @@ static const char usage[] =
 	"  --verify-report FILE    say whether a report is as it was written\n"
 	"  --threads N             worker threads (default: one per core)\n"
 	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
+	"  --deterministic         choose kernels by rule, measure none: the same bits in every process\n"
 	"  --weights-mode MODE     auto, mapped or widened (default auto)\n"
 	"  --prompt TEXT           prompt to run with (default: the model's first example)\n"
 	"  --storage TYPE          state table of --plan in bf16 (default) or f32\n"
@@ -60,6 +62,7 @@ enum {
 	OPT_VERIFY,
 	OPT_THREADS,
 	OPT_BACKEND,
+	OPT_DETERMINISTIC,
 	OPT_MODE,
 	OPT_PROMPT,
 	OPT_STORAGE,
@@ -85,6 +88,7 @@ static const struct option long_options[] = {
 	{ "verify-report", required_argument, NULL, OPT_VERIFY },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "backend", required_argument, NULL, OPT_BACKEND },
+	{ "deterministic", no_argument, NULL, OPT_DETERMINISTIC },
 	{ "weights-mode", required_argument, NULL, OPT_MODE },
 	{ "prompt", required_argument, NULL, OPT_PROMPT },
 	{ "storage", required_argument, NULL, OPT_STORAGE },
@@ -203,6 +207,9 @@ static int option_take(struct bench *bench, int option, const char *value)
 	case OPT_BACKEND:
 		bench->model.backend = value;
 		return 0;
+	case OPT_DETERMINISTIC:
+		bench->model.deterministic = true;
+		return 0;
 	case OPT_MODE:
 		return mode_parse(value, &bench->model.weights);
 	case OPT_PROMPT:
@@ -226,13 +233,15 @@ static int option_take(struct bench *bench, int option, const char *value)
 int main(int count, char **arguments)
 {
 	struct bench bench = { .chunks = 10, .warm_chunks = 2, .state_bf16 = true };
-
+	char cache[4096];
 	struct sana_error error = { 0 };
 	int option, r = 0;
 
 	tool_threads_sleep(arguments);
 	sana_stream_options_init(&bench.stream);
 	bench.model.backend = "auto";
+	if (cache_directory(cache, sizeof(cache)) >= 0)
+		bench.model.tuning_directory = cache;
 	while (r == 0 && (option = getopt_long(count, arguments, "", long_options, NULL)) != -1)
 		r = option_take(&bench, option, optarg);
 	if (r > 0)

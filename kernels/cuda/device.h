@@ -106,12 +106,12 @@ struct kernel_device {
 	CUevent staging_free[2];
 	int staging_next;
 	struct {
-		enum cuda_kernel kernel[CUDA_KERNELS_USED];
+		const char *kernel[CUDA_KERNELS_USED]; /* names that live as long as the device */
 		int count;
 	} used[KERNEL_OP_COUNT];
 	pthread_mutex_t used_lock; /* of `used`: each queue may have a thread of its own */
 	char used_text[256];
-	void *blas; /* state of an optional matrix library; owned by gemm.c */
+	struct gemm_plans *plans; /* gemm_plan.h; NULL: nothing is measured */
 };
 
 struct kernel_queue {
@@ -130,6 +130,9 @@ int cuda_enter(struct kernel_device *device);
 
 /* 0, −ENOMEM, −EINVAL, −ENOTSUP, −ENOEXEC (no image for this device), −EFAULT, −ENODEV (kernels.h, `open`) or −EIO. */
 int cuda_status(CUresult result);
+
+/* Notes that `op` used a kernel. */
+void cuda_remember(struct kernel_device *device, enum kernel_op op, const char *kernel);
 
 struct cuda_launch {
 	enum cuda_kernel kernel;

@@ -228,6 +228,26 @@ static int kernels_load(struct kernel_device *d, char *text, size_t text_bytes)
 	return 0;
 }
 
+uint64_t cuda_images_digest(void)
+{
+	uint64_t digest = 0xcbf29ce484222325u;
+
+	for (int i = 0; i < CUDA_FAMILY_COUNT; i++) {
+		/* A fatbin's header: four bytes of magic, two of version, its own size, the rest's size. */
+		uint16_t header;
+		uint64_t bytes, word;
+
+		memcpy(&header, images[i] + 6, sizeof(header));
+		memcpy(&bytes, images[i] + 8, sizeof(bytes));
+		for (uint64_t at = 0; at + sizeof(word) <= header + bytes; at += sizeof(word)) {
+			memcpy(&word, images[i] + at, sizeof(word));
+			digest = (digest ^ word) * 0x100000001b3u;
+			digest ^= digest >> 29;
+		}
+	}
+	return digest;
+}
+
 int cuda_device_open(struct kernel_device *device, int index, char *text, size_t text_bytes)
 {
 	int r = driver_open(&device->driver, text, text_bytes);

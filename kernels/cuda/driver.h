@@ -11,3 +11,6 @@ int cuda_device_open(struct kernel_device *device, int index, char *text, size_t
 
 /* Accepts a device that is half open. */
 void cuda_device_close(struct kernel_device *device);
+
+/* Of all kernels there are, by content: another build's may differ. */
+uint64_t cuda_images_digest(void);

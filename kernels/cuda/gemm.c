@@ -7,6 +7,8 @@
 #include <limits.h>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gemm_plan.h"
+#include "kernels/cuda/table.h"
 
 /* Tiles of rows × columns, `depth` of K in a stage of the ring; a kernel for each epilogue. */
 struct gemm_tiling {
@@ -155,21 +157,40 @@ static bool tiling_usable(const struct kernel_device *d, const struct gemm_tilin
 	       stages_of(d, k) >= (k->stages == MOST ? 3 : k->stages);
 }
 
-static const struct gemm_tiling *tiling_choose(const struct kernel_device *d,
-					       const struct gemm_params *p,
-					       enum gemm_epilogue epilogue)
+int gemm_ways(void)
 {
-	const struct gemm_tiling *best = NULL;
+	return TILINGS;
+}
+
+bool gemm_way_usable(const struct kernel_device *device, int way, enum gemm_epilogue epilogue)
+{
+	return tiling_usable(device, &tilings[way], epilogue);
+}
+
+double gemm_way_cost(const struct kernel_device *device, const struct gemm_params *p, int way)
+{
+	return tiling_cost(device, p, &tilings[way]);
+}
+
+const char *gemm_way_name(int way, enum gemm_epilogue epilogue)
+{
+	return cuda_kernel_name((enum cuda_kernel)tilings[way].kernel[epilogue]);
+}
+
+int gemm_way_choose(const struct kernel_device *device, const struct gemm_params *p,
+		    enum gemm_epilogue epilogue)
+{
 	double least = 0;
+	int best = -1;
 
 	for (int i = 0; i < TILINGS; i++) {
 		double cost;
 
-		if (!tiling_usable(d, &tilings[i], epilogue))
+		if (!tiling_usable(device, &tilings[i], epilogue))
 			continue;
-		cost = tiling_cost(d, p, &tilings[i]);
-		if (!best || cost < least) {
-			best = &tilings[i];
+		cost = tiling_cost(device, p, &tilings[i]);
+		if (best < 0 || cost < least) {
+			best = i;
 			least = cost;
 		}
 	}
@@ -288,6 +309,14 @@ static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const st
 			   });
 }
 
+int gemm_way_run(struct kernel_device *device, const struct gemm_params *p, int way,
+		 enum gemm_epilogue epilogue, struct kernel_queue *queue)
+{
+	struct gemm_params launch = *p;
+
+	return launch_tiles(device, &launch, &tilings[way], tilings[way].kernel[epilogue], queue);
+}
+
 static int launch_any(struct kernel_device *d, const struct gemm_params *p,
 		      struct kernel_queue *queue)
 {
@@ -307,18 +336,42 @@ static int launch_any(struct kernel_device *d, const struct gemm_params *p,
 			   });
 }
 
-static int product_run(struct kernel_device *d, struct gemm_params *p, struct kernel_queue *queue)
+/* False: rows that no tile reads. */
+static bool epilogue_set(struct gemm_params *p, enum gemm_epilogue *ret)
 {
-	const struct gemm_tiling *k;
-	enum gemm_epilogue epilogue;
-
 	if (!rows_fit_tma(p))
-		return launch_any(d, p, queue);
+		return false;
 	for (int i = 0; i < p->parts; i++)
 		p->part[i].vector = part_fits_vectors(&p->part[i]);
-	epilogue = epilogue_of(p);
-	k = tiling_choose(d, p, epilogue);
-	return k ? launch_tiles(d, p, k, k->kernel[epilogue], queue) : launch_any(d, p, queue);
+	*ret = epilogue_of(p);
+	return true;
+}
+
+static int product_run(struct kernel_device *d, struct gemm_params *p,
+		       const struct kernel_workspace *workspace, struct kernel_queue *queue)
+{
+	const struct gemm_plan *plan;
+	enum gemm_epilogue epilogue;
+	int way, r;
+
+	if (!epilogue_set(p, &epilogue))
+		return launch_any(d, p, queue);
+	plan = gemm_plan_find(d, p, epilogue);
+	if (plan) {
+		r = gemm_plan_run(d, plan, p, epilogue, workspace, queue);
+		if (r != -ENOTSUP)
+			return r;
+	}
+	way = gemm_way_choose(d, p, epilogue);
+	return way < 0 ? launch_any(d, p, queue) : gemm_way_run(d, p, way, epilogue, queue);
+}
+
+static int product_measure(struct kernel_device *d, struct gemm_params *p,
+			   const struct kernel_workspace *workspace, struct kernel_queue *queue)
+{
+	enum gemm_epilogue epilogue;
+
+	return epilogue_set(p, &epilogue) ? gemm_plan_measure(d, p, epilogue, workspace, queue) : 0;
 }
 
 /* ----------------------------------------------------------------------------------------- ops */
@@ -342,9 +395,8 @@ static bool linear_part_valid(const struct kernel_linear *op, const struct kerne
 	       (!part->residual || stride_valid(part->ld_residual, part->weight->out));
 }
 
-int cuda_run_linear(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+static int linear_params(const struct kernel_linear *op, struct gemm_params *ret)
 {
-	const struct kernel_linear *op = params;
 	struct gemm_params p = { .taps = 1 };
 
 	if (op->rows < 1 || op->rows > INT_MAX / 2 || op->parts < 1 ||
@@ -376,7 +428,30 @@ int cuda_run_linear(struct kernel_device *device, const void *params, struct ker
 			.y_is_float = part->y_is_float,
 		};
 	}
-	return product_run(device, &p, queue);
+	*ret = p;
+	return 0;
+}
+
+int cuda_run_linear(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+{
+	const struct kernel_linear *op = params;
+	struct gemm_params p;
+	const int r = linear_params(op, &p);
+
+	return r < 0 ? r : product_run(device, &p, &op->workspace, queue);
+}
+
+size_t cuda_workspace_linear(const struct kernel_device *device, const void *params)
+{
+	const struct kernel_linear *op = params;
+	int out = 0;
+
+	for (int i = 0; i < op->parts && i < KERNEL_LINEAR_PARTS; i++)
+		if (op->part[i].weight)
+			out += op->part[i].weight->out;
+	return op->part[0].weight ?
+		       gemm_plan_workspace(device, op->rows, op->part[0].weight->in, out) :
+		       0;
 }
 
 /* left_out ← the last frame, after everything has read `left`, which it may be. */
@@ -393,10 +468,8 @@ static int left_keep(struct kernel_device *d, const struct kernel_temporal_conv 
 		queue->stream));
 }
 
-int cuda_run_temporal_conv(struct kernel_device *device, const void *params,
-			   struct kernel_queue *queue)
+static int temporal_params(const struct kernel_temporal_conv *op, struct gemm_params *ret)
 {
-	const struct kernel_temporal_conv *op = params;
 	const int c = op->channels;
 	struct gemm_params p = {
 		.x_data = op->r,
@@ -417,7 +490,6 @@ int cuda_run_temporal_conv(struct kernel_device *device, const void *params,
 			     .ldy = c,
 			     .out = c },
 	};
-	int r;
 
 	if (op->frames < 1 || op->tokens_per_frame < 1 ||
 	    op->frames > INT_MAX / 2 / op->tokens_per_frame || !weight_valid(op->weight, 3) ||
@@ -427,6 +499,31 @@ int cuda_run_temporal_conv(struct kernel_device *device, const void *params,
 		return -ENOTSUP;
 	p.rows = op->frames * op->tokens_per_frame;
 	p.part[0].weight_data = op->weight->prepared;
-	r = product_run(device, &p, queue);
+	*ret = p;
+	return 0;
+}
+
+int cuda_run_temporal_conv(struct kernel_device *device, const void *params,
+			   struct kernel_queue *queue)
+{
+	const struct kernel_temporal_conv *op = params;
+	struct gemm_params p;
+	int r = temporal_params(op, &p);
+
+	if (r >= 0)
+		r = product_run(device, &p, &op->workspace, queue);
 	return r < 0 ? r : left_keep(device, op, queue);
+}
+
+int cuda_tune(struct kernel_device *device, enum kernel_op op, const void *params,
+	      struct kernel_queue *queue)
+{
+	const struct kernel_workspace *workspace = params;
+	struct gemm_params p;
+	int r = cuda_enter(device);
+
+	if (r < 0 || (op != KERNEL_OP_linear && op != KERNEL_OP_temporal_conv))
+		return r;
+	r = op == KERNEL_OP_linear ? linear_params(params, &p) : temporal_params(params, &p);
+	return r < 0 ? r : product_measure(device, &p, workspace, queue);
 }

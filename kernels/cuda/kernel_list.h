@@ -129,6 +129,7 @@
 	X(gdn)
 
 #define CUDA_OPS_WITH_WORKSPACE(X) \
+	X(linear) \
 	X(conv3d) \
 	X(attention) \
 	X(gdn_gates) \

@@ -1,5 +1,6 @@
 /* Launching kernels, and remembering which ones an op used. */
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/table.h"
 
 #include <assert.h>
 
@@ -8,7 +9,7 @@ int cuda_enter(struct kernel_device *device)
 	return cuda_status(device->driver.cuCtxSetCurrent(device->context));
 }
 
-static void remember(struct kernel_device *device, enum kernel_op op, enum cuda_kernel kernel)
+void cuda_remember(struct kernel_device *device, enum kernel_op op, const char *kernel)
 {
 	bool known = false;
 
@@ -53,7 +54,7 @@ int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
 	if (!launch->grid[0] || !launch->block[0] ||
 	    launch->shared_bytes > (unsigned int)device->function_shared[launch->kernel])
 		return -EINVAL;
-	remember(device, queue->running, launch->kernel);
+	cuda_remember(device, queue->running, cuda_kernel_name(launch->kernel));
 	return cuda_status(device->driver.cuLaunchKernelEx(
 		&config, device->function[launch->kernel], params, NULL));
 }

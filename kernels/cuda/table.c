@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/driver.h"
+#include "kernels/cuda/gemm_plan.h"
 
 /* Left to the driver and to kernels' local memory when the engine asks what it may take. */
 static const size_t memory_margin_bytes = (size_t)256 << 20;
@@ -41,6 +42,7 @@ static int cuda_open(const struct kernel_device_options *options, char *text, si
 	r = cuda_device_open(device, options->device_index, text, text_bytes);
 	if (r >= 0) {
 		device->properties.has_wgmma &= !options->portable;
+		device->plans = gemm_plans_create(options);
 		r = staging_create(device);
 		if (r < 0 && text)
 			(void)snprintf(text, text_bytes, "the GPU has no memory left");
@@ -58,6 +60,7 @@ static void cuda_close(struct kernel_device *device)
 	if (!device)
 		return;
 	if (device->context && cuda_enter(device) >= 0) {
+		gemm_plans_destroy(device);
 		for (int i = 0; i < KERNEL_TIMER_SLOTS; i++)
 			if (device->timer[i])
 				(void)device->driver.cuEventDestroy(device->timer[i]);
@@ -398,8 +401,7 @@ static const char *cuda_kernels_used(struct kernel_device *device, enum kernel_o
 	(void)pthread_mutex_lock(&device->used_lock);
 	for (int i = 0; i < device->used[op].count && used < sizeof(device->used_text); i++)
 		used += (size_t)snprintf(device->used_text + used, sizeof(device->used_text) - used,
-					 "%s%s", i ? "+" : "",
-					 cuda_kernel_name(device->used[op].kernel[i]));
+					 "%s%s", i ? "+" : "", device->used[op].kernel[i]);
 	(void)pthread_mutex_unlock(&device->used_lock);
 	return device->used_text;
 }
@@ -479,6 +481,8 @@ const struct kernel_backend kernel_backend_cuda = {
 	.kernels_used = cuda_kernels_used,
 	.facts = cuda_facts,
 	.tensor_peak = cuda_tensor_peak,
+	.tune = cuda_tune,
+	.tuned = cuda_tuned,
 
 	.workspace = {
 #define X(name) [KERNEL_OP_##name] = cuda_workspace_##name,

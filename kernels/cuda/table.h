@@ -10,4 +10,9 @@ int cuda_weight_prepare(struct kernel_device *device, struct kernel_weight *weig
 
 int cuda_tensor_peak(struct kernel_device *device, struct kernel_queue *queue, double *ret_flops);
 
+/* Of the table; both are gemm's, the only ops with choices to measure. */
+int cuda_tune(struct kernel_device *device, enum kernel_op op, const void *params,
+	      struct kernel_queue *queue);
+void cuda_tuned(struct kernel_device *device, struct kernel_tuning *ret);
+
 const char *cuda_kernel_name(enum cuda_kernel kernel);

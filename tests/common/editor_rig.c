@@ -112,7 +112,8 @@ void editor_rig_open(struct editor_rig *rig, int head_dim, int first_frames, int
 	/* One thread: an op here takes less time than waking a second one. */
 	if (synthetic_weights("dit", WEIGHTS_SEED, key_walk, &rig->config.dit, &rig->table,
 			      &error) < 0 ||
-	    backend_open("cpu", 1, &rig->backend, &error) < 0)
+	    backend_open("cpu", &(struct kernel_device_options){ .threads = 1 }, &rig->backend,
+			 &error) < 0)
 		fail_msg("%s", error.text);
 	place(rig, &options);
 	assert_int_equal(editor_prepare(&rig->editor, &rig->op, 0), 0);

@@ -140,7 +140,9 @@ int golden_place(struct golden *g, golden_layout layout, void *context)
 	int r;
 
 	golden_release(g);
-	r = backend_open(g->options->backend, g->options->threads, &g->backend, g->error);
+	r = backend_open(g->options->backend,
+			 &(struct kernel_device_options){ .threads = g->options->threads },
+			 &g->backend, g->error);
 	if (r < 0)
 		return r;
 	r = place_measure(g, layout, context, &loader, &workspace, &bytes);

@@ -55,7 +55,9 @@ static void books_open(struct books *books)
 	struct arena arena;
 
 	*books = (struct books){ .config = published() };
-	assert_int_equal(backend_open("cpu", 1, &books->backend, NULL), 0);
+	assert_int_equal(backend_open("cpu", &(struct kernel_device_options){ .threads = 1 },
+				      &books->backend, NULL),
+			 0);
 	books->op = (struct op_context){ .backend = &books->backend, .planning = true };
 	assert_int_equal(cache_init(&books->cache, &books->config.dit, TOKENS, CHUNK, MOST_FIRST),
 			 0);
@@ -497,7 +499,9 @@ static void small_open(struct small *small)
 			    .pairs_y = 1,
 			    .pairs_x = 1 },
 	};
-	assert_int_equal(backend_open("cpu", 1, &small->backend, NULL), 0);
+	assert_int_equal(backend_open("cpu", &(struct kernel_device_options){ .threads = 1 },
+				      &small->backend, NULL),
+			 0);
 	table = small->backend.table;
 	assert_int_equal(cache_init(&small->cache, &small->config, 2, CHUNK, MOST_FIRST), 0);
 	arena_measure(&arena);

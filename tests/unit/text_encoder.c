@@ -96,7 +96,8 @@ static struct encoder *encoder_open_on(const struct kernel_backend *table, bool 
 	    text_config_parse(text, length, "config.json", &e->config, &error) < 0 ||
 	    weights_open(directory, "model.safetensors", &e->table, &error) < 0 ||
 	    tokenizer_open(EXPECTED_TOKENIZER, &e->tokenizer, &error) < 0 ||
-	    backend_open("cpu", 1, &e->backend, &error) < 0)
+	    backend_open("cpu", &(struct kernel_device_options){ .threads = 1 }, &e->backend,
+			 &error) < 0)
 		fail_msg("%s", error.text);
 	if (table)
 		e->backend.table = table;

@@ -152,7 +152,9 @@ static void bench_open(struct bench *b, struct weights *table, bool with_statist
 	const struct vae_config *c = &b->config;
 	struct arena arena;
 
-	assert_int_equal(backend_open("cpu", 1, &b->backend, NULL), 0);
+	assert_int_equal(backend_open("cpu", &(struct kernel_device_options){ .threads = 1 },
+				      &b->backend, NULL),
+			 0);
 	assert_int_equal(b->backend.table->queue_create(b->backend.device, 0, &b->queue), 0);
 	b->table = table;
 	if (!table)

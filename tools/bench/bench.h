@@ -49,6 +49,14 @@ struct bench_peak {
 int bench_peak_measure(const char *backend, int threads, struct bench_peak *ret,
 		       struct sana_error *error);
 
+/*
+ * What was measured to choose kernels while the stream opened, to be freed; its sentence and what is amiss
+ * with its file go to stderr. Printed: a line, and with `all` a line for each product.
+ */
+int bench_tuning_take(struct sana_stream *stream, struct sana_tuning **ret);
+void bench_tuning_print(const struct sana_tuning *tuning, bool all);
+int bench_tuning_json(const struct sana_tuning *tuning, json_t *json);
+
 /* Every op against the CPU, then times, into a report. −EBADMSG: written, but something is wrong. */
 int bench_self_test(const struct bench *bench, struct sana_error *error);
 

@@ -37,6 +37,7 @@ struct run {
 	bool timing, sampling;		 /* frames are counted; stages are timed */
 	struct nvml *nvml;		 /* NULL: there is none */
 	struct nvml_state before;	 /* the timed part */
+	struct sana_tuning *tuning;	 /* taken when the stream is open */
 	double joules;			 /* of the timed part; −1: not known */
 	double watts_sum, watts_samples; /* where the GPU does not count its energy */
 };
@@ -270,6 +271,8 @@ static int run_open(struct run *run, struct sana_error *error)
 	before = now();
 	r = sana_stream_open(run->model, &run->bench->stream, &run->stream, error);
 	run->stream_seconds = now() - before;
+	if (r >= 0)
+		r = bench_tuning_take(run->stream, &run->tuning);
 	before = now();
 	if (r >= 0)
 		r = prompt_make(run, error);
@@ -371,6 +374,8 @@ static int figures_json(const struct run *run, const struct figures *f)
 		run->joules < 0 ? json_null() : json_real(run->joules / (double)run->frames_out),
 		"mean_watts", run->joules < 0 ? json_null() : json_real(run->joules / f->seconds));
 
+	if (object)
+		(void)bench_tuning_json(run->tuning, object);
 	if (object && run->bench->profile)
 		(void)bench_profile(&f->peak, f->ops, f->op_lines, PROFILE_CHUNKS, object);
 	if (object && run->bench->estimate)
@@ -425,6 +430,7 @@ static int figures_print(const struct run *run, const struct figures *f)
 		"  start, seconds               %10.2f  to the first frame; model %.2f, stream "
 		"%.2f, prompt %.3f\n",
 		run->first_seconds, run->model_seconds, run->stream_seconds, run->prompt_seconds);
+	bench_tuning_print(run->tuning, run->bench->profile);
 	(void)printf("  memory of the back end       %10.1f MiB, model %.1f, stream %.1f\n",
 		     (double)(f->plan.model_bytes + f->plan.stream_bytes) / 1048576,
 		     (double)f->plan.model_bytes / 1048576, (double)f->plan.stream_bytes / 1048576);
@@ -527,6 +533,7 @@ int bench_run(const struct bench *bench, struct sana_error *error)
 		free(run.stage[i].value);
 		free(run.chunk[i].value);
 	}
+	free(run.tuning);
 	free(run.in);
 	free(run.out);
 	return r;

@@ -33,6 +33,7 @@ static const char usage[] =
 	"  --keep-partial          an interrupted run gives OUT its name all the same\n"
 	"  --threads N             worker threads (default: one per core)\n"
 	"  --backend NAME          cpu, cuda, or auto: the GPU where it can be used (default auto)\n"
+	"  --deterministic         the same bits in every process; on a GPU it may be slower\n"
 	"  --json                  events as JSON lines on stdout (on stderr when OUT is -)\n"
 	"  --quiet                 errors and warnings only\n"
 	"  --help, --version\n"
@@ -59,6 +60,7 @@ enum {
 	OPT_KEEP_PARTIAL,
 	OPT_THREADS,
 	OPT_BACKEND,
+	OPT_DETERMINISTIC,
 	OPT_JSON,
 	OPT_QUIET,
 	OPT_HELP,
@@ -84,6 +86,7 @@ static const struct option long_options[] = {
 	{ "keep-partial", no_argument, NULL, OPT_KEEP_PARTIAL },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "backend", required_argument, NULL, OPT_BACKEND },
+	{ "deterministic", no_argument, NULL, OPT_DETERMINISTIC },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, OPT_QUIET },
 	{ "help", no_argument, NULL, OPT_HELP },
@@ -202,6 +205,9 @@ static int value_take(struct edit_options *options, int option, const char *valu
 		return argument_integer(value, 1, 256, &options->model.threads) < 0 ?
 			       wrong("threads is a number from 1 to 256, not", value) :
 			       0;
+	case OPT_DETERMINISTIC:
+		options->model.deterministic = true;
+		return 0;
 	case OPT_BACKEND:
 		options->model.backend = value;
 		options->backend_said = true;

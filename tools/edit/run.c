@@ -1,11 +1,13 @@
 /* sana-edit: a source through the stream into a sink. */
 #include "tools/edit/edit.h"
 
+#include "base/cache_directory.h"
 #include "base/file.h"
 #include "media/av.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 
 enum {
 	WAITING_FRAMES = 1024, /* in the stream at once; its chunks are far smaller */
@@ -153,8 +155,11 @@ static void model_progress(void *context, const char *what, double fraction)
 static enum edit_status model_open(struct run *run)
 {
 	struct sana_model_options options = run->options->model;
+	char cache[PATH_MAX];
 	int r;
 
+	if (cache_directory(cache, sizeof(cache)) >= 0)
+		options.tuning_directory = cache;
 	options.directory = run->model_path;
 	options.progress = model_progress;
 	options.progress_context = &run->report;

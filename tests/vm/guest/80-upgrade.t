@@ -22,7 +22,7 @@ check 'the daemon is stopped' sh -c '! systemctl is-active sana-streamd && ! gre
 check 'the configuration stays' test -s $conf/sana-streamd.conf
 check 'purged' dpkg --purge sana-streamd
 check 'nothing of it is left' sh -c \
-	'! ls -d /etc/sana-streamd /var/lib/sana-streamd /var/log/sana-streamd /usr/lib/systemd/system/sana-streamd* \
+	'! ls -d /etc/sana-streamd /var/lib/sana-streamd /var/log/sana-streamd /var/cache/sana-streamd /usr/lib/systemd/system/sana-streamd* \
 		/etc/systemd/system/*/sana-streamd* /usr/share/dbus-1/system.d/org.sana* 2>/dev/null | grep .'
 check 'installed again' dpkg -i /host/package.deb
 plan
