@@ -67,15 +67,25 @@ static void loading(void *context, const char *what, double fraction)
 	(void)pthread_mutex_unlock(&p->lock);
 }
 
+/*
+ * Under "auto" the first opening chooses. If it got the best there is, later ones want nothing less: a GPU that
+ * failed or is full for a moment is waited for, not replaced by a CPU for good.
+ */
 static int model_open(struct pipeline *p, struct sana_model **ret, struct sana_error *error)
 {
 	struct sana_model_options options = p->options.model;
+	struct engine_worker *e = &p->engine;
+	const bool choice = !options.backend || strcmp(options.backend, "auto") == 0;
+	int r;
 
 	options.progress = loading;
 	options.progress_context = p;
-	if (!options.backend)
-		options.backend = "auto";
-	return api(p)->model_open(&options, ret, error);
+	if (choice)
+		options.backend = e->backend[0] ? e->backend : "auto";
+	r = api(p)->model_open(&options, ret, error);
+	if (r >= 0 && choice && !*api(p)->model_backend_note(*ret))
+		(void)snprintf(e->backend, sizeof(e->backend), "%s", api(p)->model_backend(*ret));
+	return r;
 }
 
 void engine_close(struct pipeline *p)

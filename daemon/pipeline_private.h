@@ -79,6 +79,7 @@ struct engine_worker {
 	struct frame *held; /* popped, and the engine had no room yet */
 	struct backoff backoff;
 	int failures; /* in a row */
+	char backend[32]; /* the best there was when the choice was ours; "": none yet, or not the best */
 	bool warm;
 	uint64_t warm_chunks; /* of this stream: thrown away, not counted outside */
 	int64_t busy_ns, busy_since_ns;

@@ -36,6 +36,8 @@ static const char *open_error_name(int r)
 		return "backend.unsupported";
 	case -ENOMEM:
 		return "memory";
+	case -EFAULT:
+		return "backend.kernel"; /* of before: the context is still in use somewhere */
 	}
 	return "backend.open";
 }
@@ -66,6 +68,12 @@ const char *backend_fault_text(int r)
 		return "the back end cannot do this";
 	}
 	return strerror(-r);
+}
+
+int backend_fail(struct sana_error *error, int r)
+{
+	return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
+			      backend_fault_text(r));
 }
 
 static int table_open(const struct kernel_backend *table,

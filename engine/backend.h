@@ -21,7 +21,7 @@ struct backend {
  * one. An unknown name lists those there are. `portable` of the options is the name's alone. Errors:
  * "backend.unknown", "backend.no-device" (no driver, no GPU), "backend.driver" (too old),
  * "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in), "memory",
- * "backend.open".
+ * "backend.kernel" (one failed here and not all that used the GPU is closed yet), "backend.open".
  */
 int backend_open(const char *name, const struct kernel_device_options *options, struct backend *ret,
 		 struct sana_error *error);
@@ -31,6 +31,10 @@ const char *backend_fault_name(int r);
 
 /* The same for people: "a kernel failed", …; else the C library's words. */
 const char *backend_fault_text(int r);
+
+/* Sets the error of that name and returns r. */
+int backend_fail(struct sana_error *error, int r);
+
 void backend_close(struct backend *backend);
 
 /* NULL-terminated list of the back ends compiled in, best first. */

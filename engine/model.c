@@ -188,6 +188,8 @@ static int block_take(struct sana_model *model, const struct sana_model_options 
 	model->mapped_bytes = mapped;
 	model->block_bytes = MAX_OF(arena.used, (size_t)KERNEL_ALIGNMENT);
 	r = table->allocate(model->backend.device, model->block_bytes, &model->block);
+	if (r < 0 && r != -ENOMEM)
+		return backend_fail(error, r);
 	if (r < 0) {
 		model_bytes_text(model->block_bytes, text, sizeof(text));
 		return sana_error_set(error, r, "memory",
@@ -198,9 +200,11 @@ static int block_take(struct sana_model *model, const struct sana_model_options 
 	progress(options, "preparing", 0.5);
 	arena_place(&arena, model->block, model->block_bytes);
 	r = model_place(model, options, &arena);
-	if (r < 0)
+	if (r == -ENOENT)
 		return sana_error_set(error, r, "model.weights",
 				      "The weights cannot be loaded: %s.", strerror(-r));
+	if (r < 0)
+		return backend_fail(error, r);
 	progress(options, "ready", 1.0);
 	return 0;
 }
@@ -224,8 +228,7 @@ static int model_fill(struct sana_model *model, const struct sana_model_options 
 		return r;
 	r = model->backend.table->queue_create(model->backend.device, 0, &model->queue);
 	if (r < 0)
-		return sana_error_set(error, r, backend_fault_name(r),
-				      "The back end makes no queue: %s.", backend_fault_text(r));
+		return backend_fail(error, r);
 	r = weights_and_tokenizer_open(model, options, error);
 	return r < 0 ? r : block_take(model, options, error);
 }

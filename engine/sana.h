@@ -100,7 +100,8 @@ struct sana_model_options {
  * "model.tokenizer", "weights.open", "weights.index", "weights.mismatch", "checkpoint.safetensors",
  * "weights.synthetic", "model.manifest", "tokenizer.open", "prompt.rule", "file.open", "backend.unknown", "backend.open",
  * "backend.no-device" (no driver or GPU), "backend.driver" (too old), "backend.architecture" (no code for
- * this GPU), "backend.unsupported" (not built in), "memory" (the plan does not fit; the text has its numbers).
+ * this GPU), "backend.unsupported" (not built in), "memory" (the plan does not fit; the text has its numbers),
+ * "backend.failed", "backend.kernel", "backend.lost".
  */
 int sana_model_open(const struct sana_model_options *options, struct sana_model **ret,
 		    struct sana_error *error);
@@ -176,7 +177,7 @@ struct sana_stream_options {
 void sana_stream_options_init(struct sana_stream_options *options); /* all defaults */
 
 /*
- * "stream.options", "memory"; "stream.decoder": the model's decoder is not causal, it decodes whole
+ * "stream.options", "memory", "backend.failed", "backend.kernel", "backend.lost"; "stream.decoder": the model's decoder is not causal, it decodes whole
  * clips only. The model stays referenced while the stream lives.
  */
 int sana_stream_open(struct sana_model *model, const struct sana_stream_options *options,

@@ -167,8 +167,7 @@ int sana_stream_push(struct sana_stream *stream, const struct sana_picture *pict
 	r = picture_upload(stream, picture);
 	if (r < 0) {
 		stream_fail(stream);
-		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      backend_fault_text(r));
+		return backend_fail(error, r);
 	}
 	stream->input_last = stream->input_frames++;
 	stream->fill.frames++;
@@ -240,8 +239,7 @@ int sana_stream_pull(struct sana_stream *stream, struct sana_picture *picture,
 	r = pixels_download(stream, output, picture);
 	if (r < 0) {
 		stream_fail(stream);
-		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      backend_fault_text(r));
+		return backend_fail(error, r);
 	}
 	*ret_info = output->info[output->next++];
 	(void)pthread_mutex_lock(&stream->lock);

@@ -306,6 +306,7 @@ static int host_allocate(struct sana_stream *stream)
 	const int most = MAX_OF(stream->options.first_chunk_latents, config->chunk_latents);
 	const size_t latents = (size_t)most * (size_t)stream->latent_height *
 			       (size_t)stream->latent_width * (size_t)config->latent_channels;
+	int r;
 
 	/* At most: one chunk edited, one filled, one latent's frames waiting to be encoded. */
 	stream->tag_capacity = (2 * most + 1) * config->temporal_ratio;
@@ -315,8 +316,9 @@ static int host_allocate(struct sana_stream *stream)
 	for (int i = 0; i < STREAM_AHEAD; i++)
 		if (output_allocate(stream, &stream->output[i]) < 0)
 			return -ENOMEM;
-	if (host_frames_allocate(stream) < 0)
-		return -ENOMEM;
+	r = host_frames_allocate(stream);
+	if (r < 0)
+		return r;
 	if (!stream->options.noise)
 		return 0;
 	stream->noise = malloc(latents * sizeof(*stream->noise));
@@ -338,6 +340,8 @@ static int block_take(struct sana_stream *stream, struct sana_error *error)
 		return r;
 	stream->block_bytes = arena.used;
 	r = backend->table->allocate(backend->device, stream->block_bytes, &stream->block);
+	if (r < 0 && r != -ENOMEM)
+		return backend_fail(error, r);
 	if (r < 0) {
 		model_bytes_text(stream->block_bytes, text, sizeof(text));
 		return sana_error_set(
@@ -363,8 +367,7 @@ static int device_prepare(struct sana_stream *stream, struct sana_error *error)
 		r = editor_prepare(&stream->editor, stream_op(stream, STREAM_LANE_EDIT),
 				   stream->options.seed);
 	if (r < 0)
-		return sana_error_set(error, r, backend_fault_name(r), "The back end failed: %s.",
-				      backend_fault_text(r));
+		return backend_fail(error, r);
 	return 0;
 }
 
@@ -388,8 +391,11 @@ int sana_stream_open(struct sana_model *model, const struct sana_stream_options 
 	stream->model = sana_model_ref(model);
 	if (r >= 0)
 		r = block_take(stream, error);
-	if (r >= 0 && host_allocate(stream) < 0)
-		r = sana_error_set(error, -ENOMEM, "memory", "No memory for a stream.");
+	if (r >= 0) {
+		r = host_allocate(stream);
+		if (r < 0)
+			(void)backend_fail(error, r);
+	}
 	if (r >= 0)
 		r = device_prepare(stream, error);
 	if (r < 0) {

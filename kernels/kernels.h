@@ -573,8 +573,8 @@ struct kernel_backend {
 	/* Device memory, KERNEL_ALIGNMENT aligned and zeroed; −ENOMEM. Released exactly once. */
 	int (*allocate)(struct kernel_device *, size_t bytes, void **ret);
 	void (*release)(struct kernel_device *, void *memory, size_t bytes);
-	size_t (*memory_available)(
-		struct kernel_device *); /* bytes that an allocation may hope for */
+	/* Bytes that an allocation may hope for; 0: nobody knows. */
+	size_t (*memory_available)(struct kernel_device *);
 
 	/*
 	 * Host memory that copies reach without a detour, for buffers copied often; both NULL where any host

@@ -128,7 +128,7 @@ struct kernel_fence {
 /* Makes the device's context current on the calling thread; cheap. */
 int cuda_enter(struct kernel_device *device);
 
-/* 0, −ENOMEM, −EINVAL, −ENOTSUP, −ENOEXEC (no image for this device), −EFAULT, −ENODEV (kernels.h, `open`) or −EIO. */
+/* 0, −ENOMEM, −EINVAL, −ENOTSUP, −ENOEXEC (no image for this device), −EPROTO (driver), −EFAULT, −ENODEV (kernels.h, `open`) or −EIO. */
 int cuda_status(CUresult result);
 
 /* Notes that `op` used a kernel. */

@@ -53,7 +53,15 @@ int cuda_status(CUresult result)
 	case CUDA_ERROR_NO_BINARY_FOR_GPU:
 	case CUDA_ERROR_INVALID_IMAGE:
 		return -ENOEXEC;
+	/* The library and the kernel module are of different releases: until the next start, say. */
+	case CUDA_ERROR_STUB_LIBRARY:
+	case CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER:
+	case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH:
+	case CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE:
+		return -EPROTO;
 	/* From here on the context answers every call with the same error. */
+	case CUDA_ERROR_ASSERT:
+	case CUDA_ERROR_MPS_CLIENT_TERMINATED:
 	case CUDA_ERROR_ILLEGAL_ADDRESS:
 	case CUDA_ERROR_LAUNCH_TIMEOUT:
 	case CUDA_ERROR_HARDWARE_STACK_ERROR:
@@ -64,12 +72,15 @@ int cuda_status(CUresult result)
 	case CUDA_ERROR_LAUNCH_FAILED:
 		return -EFAULT;
 	case CUDA_ERROR_ECC_UNCORRECTABLE:
+	case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+	case CUDA_ERROR_CONTAINED:
 	case CUDA_ERROR_DEVICE_UNAVAILABLE:
 	case CUDA_ERROR_CONTEXT_IS_DESTROYED:
 	case CUDA_ERROR_NO_DEVICE:
 	case CUDA_ERROR_INVALID_DEVICE:
 	case CUDA_ERROR_SYSTEM_NOT_READY:
 	case CUDA_ERROR_DEINITIALIZED:
+	case CUDA_ERROR_UNKNOWN: /* a GPU that fell off its bus */
 		return -ENODEV;
 	default:
 		return -EIO;
@@ -176,7 +187,7 @@ static int device_choose(struct kernel_device *d, int index, char *text, size_t 
 	return cuda_enter(d);
 }
 
-static int function_resolve(struct kernel_device *d, enum cuda_kernel kernel)
+static CUresult function_resolve(struct kernel_device *d, enum cuda_kernel kernel)
 {
 	const struct kernel_entry *entry = &entries[kernel];
 	CUkernel handle;
@@ -190,18 +201,33 @@ static int function_resolve(struct kernel_device *d, enum cuda_kernel kernel)
 		result = d->driver.cuFuncGetAttribute(&fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
 						      d->function[kernel]);
 	if (result != CUDA_SUCCESS)
-		return cuda_status(result);
+		return result;
 	d->function_shared[kernel] = d->properties.shared_bytes - fixed;
-	return cuda_status(d->driver.cuFuncSetAttribute(
-		d->function[kernel], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-		d->function_shared[kernel]));
+	return d->driver.cuFuncSetAttribute(d->function[kernel],
+					    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+					    d->function_shared[kernel]);
+}
+
+/* Code for this GPU is looked for when the library is loaded, or when a kernel is first needed. */
+static int refuse_kernels(struct kernel_device *d, char *text, size_t text_bytes, CUresult result,
+			  const char *what, const char *name)
+{
+	char said[320];
+
+	if (cuda_status(result) == -ENOEXEC)
+		(void)snprintf(said, sizeof(said),
+			       "the %s \"%s\" cannot be used on %s (compute capability %d.%d; "
+			       "9.0, 12.0 and 12.1 have images)",
+			       what, name, d->properties.name, d->properties.capability / 10,
+			       d->properties.capability % 10);
+	else
+		(void)snprintf(said, sizeof(said), "the %s \"%s\" cannot be loaded", what, name);
+	return refuse_result(d, text, text_bytes, result, said);
 }
 
 static int kernels_load(struct kernel_device *d, char *text, size_t text_bytes)
 {
-	char what[320];
 	CUresult result;
-	int r;
 
 	for (int i = 0; i < CUDA_FAMILY_COUNT; i++) {
 		result = d->driver.cuLibraryLoadData(&d->library[i], images[i], NULL, NULL, 0, NULL,
@@ -209,21 +235,13 @@ static int kernels_load(struct kernel_device *d, char *text, size_t text_bytes)
 		if (result == CUDA_SUCCESS)
 			continue;
 		d->library[i] = NULL;
-		(void)snprintf(
-			what, sizeof(what),
-			"the kernels \"%s\" do not load on %s (compute capability %d.%d; 9.0, "
-			"12.0 and 12.1 have images)",
-			family_names[i], d->properties.name, d->properties.capability / 10,
-			d->properties.capability % 10);
-		return refuse_result(d, text, text_bytes, result, what);
+		return refuse_kernels(d, text, text_bytes, result, "kernels", family_names[i]);
 	}
 	for (int i = 0; i < CUDA_KERNEL_COUNT; i++) {
-		r = function_resolve(d, (enum cuda_kernel)i);
-		if (r < 0) {
-			(void)snprintf(what, sizeof(what), "the kernel \"%s\" cannot be used here",
-				       entries[i].name);
-			return refuse(text, text_bytes, r, what);
-		}
+		result = function_resolve(d, (enum cuda_kernel)i);
+		if (result != CUDA_SUCCESS)
+			return refuse_kernels(d, text, text_bytes, result, "kernel",
+					      entries[i].name);
 	}
 	return 0;
 }

@@ -44,7 +44,7 @@ static int cuda_open(const struct kernel_device_options *options, char *text, si
 		device->properties.has_wgmma &= !options->portable;
 		device->plans = gemm_plans_create(options);
 		r = staging_create(device);
-		if (r < 0 && text)
+		if (r == -ENOMEM && text)
 			(void)snprintf(text, text_bytes, "the GPU has no memory left");
 	}
 	if (r < 0) {
@@ -115,7 +115,7 @@ static size_t cuda_memory_available(struct kernel_device *device)
 	if (cuda_enter(device) < 0 ||
 	    device->driver.cuMemGetInfo(&available, &total) != CUDA_SUCCESS)
 		return 0;
-	return available > memory_margin_bytes ? available - memory_margin_bytes : 0;
+	return available > memory_margin_bytes ? available - memory_margin_bytes : 1;
 }
 
 static int cuda_host_allocate(struct kernel_device *device, size_t bytes, void **ret)

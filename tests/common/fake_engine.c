@@ -234,7 +234,10 @@ static int step(struct sana_stream *s, enum sana_stage *ret_stage, struct sana_e
 		if (fails(&fake_engine.step_failures)) {
 			s->filled = 0;
 			s->first = true;
-			return sana_error_set(error, -EIO, "backend.failed", "It failed.");
+			return sana_error_set(error, -EIO,
+					      fake_engine.step_fault ? fake_engine.step_fault :
+								       "backend.failed",
+					      "It failed.");
 		}
 		*ret_stage = SANA_STAGE_DENOISE;
 		sleep_ns(atomic_load(&fake_engine.frame_ns) * s->filled);

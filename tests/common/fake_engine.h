@@ -15,6 +15,7 @@ struct fake_engine {
 	atomic_int_fast64_t frame_ns; /* of work per frame, asleep */
 	atomic_int model_failures;    /* so many openings fail before one succeeds */
 	atomic_int step_failures;     /* so many steps with work fail */
+	const char *step_fault;	      /* with this name; NULL: "backend.failed" */
 	atomic_bool hangs;	      /* steps do not return while it is set */
 	atomic_bool refuses_prompts;
 	atomic_int models, streams, prompts; /* that exist */

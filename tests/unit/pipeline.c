@@ -220,6 +220,7 @@ static void test_damaged(void **state)
 /* One failure: it goes on. Two in a row: model and stream are opened again. The prompt stays. */
 static void test_engine_failures(void **state)
 {
+	static const char *const final[] = { "backend.kernel", "backend.lost" };
 	int64_t failed_ns;
 	uint64_t opened;
 
@@ -245,6 +246,16 @@ static void test_engine_failures(void **state)
 		      (unsigned long long)rig_fault(&rig, "backend.failed"));
 	assert_int_equal(atomic_load(&fake_engine.opened), opened + 1);
 	assert_int_equal(rig_fault(&rig, "backend.failed"), 3);
+	/* After these nothing of the old model works: one is enough. */
+	for (size_t i = 0; i < ARRAY_SIZE(final); i++) {
+		failed_ns = clock_now_ns();
+		fake_engine.step_fault = final[i];
+		atomic_store(&fake_engine.step_failures, 1);
+		(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, final[i], 3);
+		(void)rig_wait_pixel(&rig, 0, rig_edited, failed_ns + 2 * CLOCK_SECOND_NS, 8);
+		assert_int_equal(atomic_load(&fake_engine.opened), opened + 2 + i);
+		assert_int_equal(rig_fault(&rig, final[i]), 1);
+	}
 	/* The prompt is announced once. */
 	rig_drain(&rig);
 	assert_true(rig_find(&rig, 1 + rig_find(&rig, 0, PIPELINE_EVENT_PROMPT_APPLIED, NULL),
