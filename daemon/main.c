@@ -23,6 +23,7 @@ enum {
 	STATUS_TICKS = 4,    /* ticks from one status line to the next */
 	EXTEND_START_S = 60, /* each sign of progress while loading earns this much */
 	EXIT_USAGE = 2,
+	EXIT_AGAIN = 75,  /* sysexits.h: a new process may do what this one cannot */
 	EXIT_CONFIG = 78, /* sysexits.h: systemd's RestartPreventExitStatus= knows it */
 };
 
@@ -210,6 +211,14 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *context)
 	const uint64_t progress = live_stream_progress(d->stream);
 
 	(void)usec;
+	if (live_stream_needs_new_process(d->stream)) {
+		log_error(
+			"The driver refuses this process the GPU: the stream ends, to be started by a "
+			"new process.");
+		notify_stopping();
+		live_stream_shut_down(d->stream);
+		return sd_event_exit(d->event, EXIT_AGAIN);
+	}
 	if (progress != d->progress) {
 		d->progress = progress;
 		if (d->ready)
@@ -431,7 +440,7 @@ static int daemon_run(struct daemon *d)
 		r = sd_event_loop(d->event);
 	if (r < 0)
 		log_error("The event loop ended: %s.", strerror(-r));
-	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return r < 0 ? EXIT_FAILURE : r;
 }
 
 /*

@@ -211,6 +211,8 @@ int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_t
 uint64_t pipeline_progress(struct pipeline *pipeline);
 /* The last attempt to open the model, or the last chunk, failed. */
 bool pipeline_engine_fails(struct pipeline *pipeline);
+/* A GPU that this process has had is refused to it: a new process may get it. */
+bool pipeline_needs_new_process(struct pipeline *pipeline);
 
 struct pipeline_fault_count {
 	char name[48];

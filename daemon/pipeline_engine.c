@@ -10,6 +10,8 @@
 enum {
 	FAILURES = 2, /* in a row without a frame: the model is opened again */
 	REBUILD_MOST_S = 30,
+	KERNEL_REFUSALS = 2, /* the first may meet what is not closed yet */
+	LOST_REFUSALS = 6,   /* a minute: a GPU may be reset */
 	POOL_WAIT_MS = 5,
 };
 
@@ -252,11 +254,35 @@ static bool is_final(const struct sana_error *error)
 	       strcmp(error->name, "backend.kernel") == 0;
 }
 
+/*
+ * A process in which a kernel failed gets no context any more from CUDA's drivers ("the process must be
+ * terminated and relaunched"; seen with branch 580), and one whose GPU was lost may not see it come back. So
+ * when openings are refused, it is time for another process.
+ */
+static void refusal_count(struct pipeline *p, const struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	int most = 0;
+
+	if (strcmp(error->name, "backend.kernel") == 0)
+		most = KERNEL_REFUSALS;
+	else if (strcmp(error->name, "backend.lost") == 0 ||
+		 strcmp(error->name, "backend.no-device") == 0)
+		most = LOST_REFUSALS;
+	if (e->stream || !most || atomic_load(&e->rebuilds) == 0) {
+		e->refusals = 0;
+		return;
+	}
+	if (++e->refusals >= most)
+		atomic_store(&e->hopeless, true);
+}
+
 static void engine_failed(struct pipeline *p, const struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
 
 	fault_set(&p->events, FAULT_ENGINE, error);
+	refusal_count(p, error);
 	if (!e->stream || ++e->failures >= FAILURES || !e->warm || is_final(error)) {
 		engine_close(p);
 		backoff_fail(&e->backoff, p, 0);

@@ -23,6 +23,11 @@ bool pipeline_engine_fails(struct pipeline *p)
 	return fault_is_present(&p->events, FAULT_ENGINE);
 }
 
+bool pipeline_needs_new_process(struct pipeline *p)
+{
+	return atomic_load(&p->engine.hopeless);
+}
+
 static int64_t thread_cpu_ns(pthread_t thread)
 {
 	struct timespec t;

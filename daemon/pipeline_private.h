@@ -79,6 +79,7 @@ struct engine_worker {
 	struct frame *held; /* popped, and the engine had no room yet */
 	struct backoff backoff;
 	int failures; /* in a row */
+	int refusals; /* in a row, of a GPU that this process has had */
 	char backend[32]; /* the best there was when the choice was ours; "": none yet, or not the best */
 	bool warm;
 	uint64_t warm_chunks; /* of this stream: thrown away, not counted outside */
@@ -88,6 +89,7 @@ struct engine_worker {
 	uint64_t given_out;
 	atomic_bool wants; /* frames: there is a stream with a prompt */
 	atomic_bool reset;
+	atomic_bool hopeless; /* for this process */
 	atomic_uint_fast64_t beat, edited, screened, stale, rebuilds;
 };
 

@@ -48,6 +48,8 @@ void live_stream_describe(struct live_stream *stream, char *ret, size_t bytes);
 uint64_t live_stream_progress(struct live_stream *stream);
 /* The last attempt to open the model failed: waiting for the next one is no progress. */
 bool live_stream_engine_fails(struct live_stream *stream);
+/* Only another process can have the GPU again (daemon/pipeline.h). */
+bool live_stream_needs_new_process(struct live_stream *stream);
 
 /* Weights resident and one warm chunk done: READY=1 may be sent. */
 bool live_stream_is_ready(const struct live_stream *stream);

@@ -59,6 +59,11 @@ bool live_stream_engine_fails(struct live_stream *s)
 	return pipeline_engine_fails(s->pipeline);
 }
 
+bool live_stream_needs_new_process(struct live_stream *s)
+{
+	return pipeline_needs_new_process(s->pipeline);
+}
+
 uint64_t live_stream_progress(struct live_stream *s)
 {
 	return pipeline_progress(s->pipeline);

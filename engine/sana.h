@@ -241,7 +241,8 @@ const char *sana_stage_name(enum sana_stage stage);
  * steps until 0 has everything done. After an error of the back
  * end the stream is reset and may go on; sana_stream_statistics counts it. But after "backend.kernel" (a
  * kernel of a GPU failed) or "backend.lost" (the GPU went away) nothing works any more on this model:
- * close the stream and the model and open both again, with growing pauses in between.
+ * close the stream and the model. CUDA's drivers give no other context to a process in which a kernel
+ * failed: opening again then answers the same error, and only a new process gets the GPU.
  */
 int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		     struct sana_error *error);

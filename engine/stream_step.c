@@ -682,9 +682,8 @@ static void failure_describe(struct sana_stream *stream, enum sana_stage stage, 
 	(void)sana_error_set(ret, r, backend_fault_name(r), "Stage %s failed%s%s: %s; %s.",
 			     sana_stage_name(stage), in_op ? " in op " : "",
 			     in_op ? kernel_op_name(op->failed) : "", backend_fault_text(r),
-			     r == -EFAULT || r == -ENODEV ?
-				     "the model must be closed and opened again" :
-				     "the stream starts afresh");
+			     r == -EFAULT || r == -ENODEV ? "nothing works on this model any more" :
+							    "the stream starts afresh");
 }
 
 /* Overlap may have been switched off while stages were on their way. */

@@ -564,7 +564,8 @@ struct kernel_backend {
 	 * Opens the device; on failure `text` (text_bytes long, may be NULL) holds one sentence: −ENODEV no
 	 * driver or no device, −EPROTO the driver is too old, −ENOEXEC no code for this device, −ENOTSUP not
 	 * built in, −ENOMEM. Later, −EFAULT is a kernel that failed and −ENODEV a device that was lost: after
-	 * either nothing works on this device until it has been closed and opened again.
+	 * either nothing works on this device any more. It is to be closed; whether this process may open it
+	 * again is the driver's to say (CUDA's: not after −EFAULT).
 	 */
 	int (*open)(const struct kernel_device_options *, char *text, size_t text_bytes,
 		    struct kernel_device **ret);

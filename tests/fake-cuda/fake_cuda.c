@@ -26,6 +26,7 @@ static char context_place;
 
 EXPORT void fake_cuda_reset(struct fake_cuda *fake)
 {
+	poison = CUDA_SUCCESS;
 	*fake = (struct fake_cuda){
 		.version = 13000,
 		.devices = 1,
@@ -205,6 +206,8 @@ static CUresult fake_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice devic
 	ENTER_ANY();
 	if (!fake_cuda.devices)
 		return CUDA_ERROR_NO_DEVICE;
+	if (!fake_cuda.contexts && poison)
+		return poison;
 	fake_cuda.contexts++;
 	*context = (CUcontext)(void *)&context_place;
 	return CUDA_SUCCESS;
@@ -223,7 +226,7 @@ static CUresult fake_cuDevicePrimaryCtxRelease(CUdevice device)
 			fake_cuda.left_behind += !poison;
 			object_free(&object[i]);
 		}
-	if (fake_cuda.contexts == 0)
+	if (fake_cuda.contexts == 0 && !fake_cuda.lasting)
 		poison = CUDA_SUCCESS;
 	(void)pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
@@ -562,6 +565,20 @@ static const struct named_function functions[] = {
 	CUDA_DRIVER_FUNCTIONS(X)
 #undef X
 };
+
+/* For programs that are started as they are: a kernel fails after so many waits. */
+static void __attribute__((constructor)) environment_read(void)
+{
+	const char *waits = getenv("FAKE_CUDA_BREAK");
+
+	fake_cuda_reset(&fake_cuda);
+	if (!waits)
+		return;
+	fake_cuda.failing = "cuStreamSynchronize";
+	fake_cuda.spared = atoi(waits);
+	fake_cuda.result = FAKE_CUDA_ILLEGAL_ADDRESS;
+	fake_cuda.sticky = fake_cuda.lasting = true;
+}
 
 EXPORT CUresult cuDriverGetVersion(int *version)
 {

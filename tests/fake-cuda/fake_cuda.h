@@ -53,6 +53,7 @@ struct fake_cuda {
 	int repeats;
 	int result;
 	bool sticky;
+	bool lasting; /* and openings after it, as with driver branch 580 */
 
 	/* What happened. */
 	uint64_t calls, launches, uploads;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Faults of a GPU without a GPU: builds a driver that computes nothing (tests/fake-cuda) and runs
-# tests/helpers/cuda_faults.c against it. Needs cuda.h, as the CUDA back end does.
+# tests/helpers/cuda_faults.c and the daemon against it. Needs cuda.h, as the CUDA back end does.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -15,3 +15,22 @@ trap 'rm -rf "$directory"' EXIT
 "${CC:-gcc}" -std=c11 -Wall -Wextra -Werror -O1 -g -D_GNU_SOURCE -fPIC -shared -I. -isystem "$include" \
 	-Wl,-soname,libcuda.so.1 -o "$directory/libcuda.so.1" tests/fake-cuda/fake_cuda.c -lpthread || exit 1
 "${BUILD:-build}/tests/helpers-cuda_faults" "$directory/libcuda.so.1"
+status=$?
+[ $status -eq 0 ] || exit $status
+
+# The daemon itself: a kernel fails, the driver forgives nothing, and the process makes room for a new one.
+cat >"$directory/conf" <<-END
+	model = { directory = "$PWD/models/demo"; backend = "auto"; width = 64; height = 48; };
+	source = { identity = "pattern:"; };
+	prompt = { initial = "invert the colors"; };
+	output = { sinks = [ "file:$directory/out.mp4" ]; };
+END
+LD_LIBRARY_PATH=$directory FAKE_CUDA_BREAK=400 timeout 60 "${BUILD:-build}/bin/sana-streamd" --session \
+	--config "$directory/conf" >"$directory/log" 2>&1
+status=$?
+grep -E 'back end|backend\.|refuses' "$directory/log"
+if [ $status -ne 75 ] || ! grep -q 'backend.kernel\|a kernel failed' "$directory/log"; then
+	echo "FAIL  sana-streamd ended with $status instead of 75; it said:"
+	cat "$directory/log"
+	exit 1
+fi
