@@ -139,29 +139,28 @@ static int driver_open(struct cuda_driver *driver, char *text, size_t text_bytes
 	return 0;
 }
 
-/* The first failure stays in *result. */
-static int attribute(struct kernel_device *d, CUdevice_attribute which, CUresult *result)
+static int attribute(struct kernel_device *d, CUdevice_attribute which)
 {
 	int value = 0;
 
-	if (*result == CUDA_SUCCESS)
-		*result = d->driver.cuDeviceGetAttribute(&value, which, d->device);
+	(void)d->driver.cuDeviceGetAttribute(&value, which, d->device);
 	return value;
 }
 
-static CUresult properties_fill(struct kernel_device *d)
+/* What launches are made with must be known; the rest is for reports, and not every chip tells it. */
+static bool properties_fill(struct kernel_device *d)
 {
 	struct cuda_properties *p = &d->properties;
-	CUresult r = d->driver.cuDeviceGetName(p->name, sizeof(p->name), d->device);
 
-	p->capability = 10 * attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &r);
-	p->capability += attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &r);
-	p->multiprocessors = attribute(d, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &r);
-	p->shared_bytes = attribute(d, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &r);
-	p->l2_bytes = attribute(d, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &r);
-	p->clock_khz = attribute(d, CU_DEVICE_ATTRIBUTE_CLOCK_RATE, &r);
+	(void)d->driver.cuDeviceGetName(p->name, sizeof(p->name), d->device);
+	p->capability = 10 * attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
+			attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+	p->multiprocessors = attribute(d, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+	p->shared_bytes = attribute(d, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+	p->l2_bytes = attribute(d, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+	p->clock_khz = attribute(d, CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
 	p->has_wgmma = p->capability == 90;
-	return r;
+	return p->capability >= 10 && p->multiprocessors > 0 && p->shared_bytes > 0;
 }
 
 static int device_choose(struct kernel_device *d, int index, char *text, size_t text_bytes)
@@ -181,10 +180,8 @@ static int device_choose(struct kernel_device *d, int index, char *text, size_t 
 	result = d->driver.cuDeviceGet(&d->device, index);
 	if (result != CUDA_SUCCESS)
 		return refuse_result(d, text, text_bytes, result, "the GPU does not open");
-	result = properties_fill(d);
-	if (result != CUDA_SUCCESS)
-		return refuse_result(d, text, text_bytes, result,
-				     "the GPU does not tell what it is");
+	if (!properties_fill(d))
+		return refuse(text, text_bytes, -EIO, "the GPU does not tell what it is");
 	result = d->driver.cuDevicePrimaryCtxRetain(&d->context, d->device);
 	if (result != CUDA_SUCCESS) {
 		d->context = NULL;
