@@ -44,28 +44,33 @@ static void test_same_bits(void **state)
 	recording_close(plain);
 }
 
-/* From some chunk on every pass is one launch and nothing new is recorded. */
+/* From some chunk on every pass is one launch and nothing new is recorded, re-basing or not. */
 static void test_steady_state(void **state)
 {
+	enum { FIRST = 6, MORE = 5 };
 	const struct stream_fixture *fixture = *state;
-	const struct sana_stream_options options = stream_fixture_small();
+	struct sana_stream_options options = stream_fixture_small();
 	struct recorder *recorder = recorder_start();
 	struct recording *r;
-	uint64_t recorded, plain, launches;
+	uint64_t recorded, plain, launches, rebases;
 
+	options.rebase_latents = 7;
 	fixture->model->backend.table = &recorder->table;
 	r = recording_open(fixture, &options, fixture->prompt_a);
-	recording_feed_chunks(r, 6);
+	recording_feed_chunks(r, FIRST);
 	recorded = recorder->recorded;
 	plain = r->stream->editor.graphs.plain;
 	launches = recorder->launches;
-	recording_feed(r, 2 * FIXTURE_CHUNK_FRAMES);
-	print_message("after 6 chunks %d graphs; in 2 more %d launches\n", (int)recorded,
-		      (int)(recorder->launches - launches));
+	rebases = stream_fixture_statistics(r->stream).rebases;
+	recording_feed(r, MORE * FIXTURE_CHUNK_FRAMES);
+	rebases = stream_fixture_statistics(r->stream).rebases - rebases;
+	print_message("after %d chunks %d graphs; in %d more %d launches, %d re-basings\n", FIRST,
+		      (int)recorded, MORE, (int)(recorder->launches - launches), (int)rebases);
 	assert_int_equal(recorder->recorded, recorded);
 	assert_int_equal(r->stream->editor.graphs.plain, plain);
 	assert_int_equal(recorder->launches - launches,
-			 2 * (fixture->model->config.stream.steps + 1));
+			 MORE * (fixture->model->config.stream.steps + 1));
+	assert_true(rebases >= 1);
 	recording_close(r);
 	fixture->model->backend.table = &kernel_backend_cpu;
 }
