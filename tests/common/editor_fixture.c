@@ -61,6 +61,7 @@ void editor_fixture_close(struct editor_fixture *f)
 {
 	const struct backend *backend = &f->model->backend;
 
+	editor_finish(&f->editor, backend);
 	backend->table->queue_destroy(backend->device, f->op.queue);
 	backend->table->release(backend->device, f->block, f->block_bytes);
 	(void)sana_model_unref(f->model);

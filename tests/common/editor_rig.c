@@ -96,7 +96,9 @@ static void place(struct editor_rig *rig, const struct editor_options *options)
 	assert_false(arena.overflowed);
 }
 
-void editor_rig_open(struct editor_rig *rig, int head_dim, int first_frames, int rebase_latents)
+void editor_rig_open_on(struct editor_rig *rig, const char *backend,
+			const struct kernel_backend *table, int head_dim, int first_frames,
+			int rebase_latents)
 {
 	const struct editor_options options = {
 		.height = RIG_HEIGHT,
@@ -112,16 +114,24 @@ void editor_rig_open(struct editor_rig *rig, int head_dim, int first_frames, int
 	/* One thread: an op here takes less time than waking a second one. */
 	if (synthetic_weights("dit", WEIGHTS_SEED, key_walk, &rig->config.dit, &rig->table,
 			      &error) < 0 ||
-	    backend_open("cpu", &(struct kernel_device_options){ .threads = 1 }, &rig->backend,
+	    backend_open(backend, &(struct kernel_device_options){ .threads = 1 }, &rig->backend,
 			 &error) < 0)
 		fail_msg("%s", error.text);
+	if (table)
+		rig->backend.table = table;
 	place(rig, &options);
 	assert_int_equal(editor_prepare(&rig->editor, &rig->op, 0), 0);
 	editor_rig_caption(rig, 0);
 }
 
+void editor_rig_open(struct editor_rig *rig, int head_dim, int first_frames, int rebase_latents)
+{
+	editor_rig_open_on(rig, "cpu", NULL, head_dim, first_frames, rebase_latents);
+}
+
 void editor_rig_close(struct editor_rig *rig)
 {
+	editor_finish(&rig->editor, &rig->backend);
 	rig->backend.table->queue_destroy(rig->backend.device, rig->queue);
 	rig->backend.table->release(rig->backend.device, rig->block, rig->block_bytes);
 	backend_close(&rig->backend);

@@ -38,6 +38,11 @@ struct editor_rig {
 
 /* A new stream under one caption. `first_frames`: latents of its first chunk. */
 void editor_rig_open(struct editor_rig *rig, int head_dim, int first_frames, int rebase_latents);
+
+/* The same weights and caption on another back end; with `table` (or NULL) in place of that back end's. */
+void editor_rig_open_on(struct editor_rig *rig, const char *backend,
+			const struct kernel_backend *table, int head_dim, int first_frames,
+			int rebase_latents);
 void editor_rig_close(struct editor_rig *rig);
 
 /* Sets generated caption number `which`. */
