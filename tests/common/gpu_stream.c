@@ -8,7 +8,9 @@ enum { ROW = 3 * GPU_STREAM_WIDTH, PICTURE = ROW * GPU_STREAM_HEIGHT };
 
 int gpu_stream_model(struct sana_model **ret, struct sana_error *error)
 {
-	const struct sana_model_options options = { .directory = EXPECTED_DEMO, .backend = "cuda" };
+	const struct sana_model_options options = { .directory = EXPECTED_DEMO,
+						    .backend = "cuda",
+						    .deterministic = true };
 
 	*error = (struct sana_error){ 0 };
 	return sana_model_open(&options, ret, error);

@@ -65,7 +65,7 @@ static int life_print(void)
 /* An op that is given an address nobody has. */
 static void kernel_break(struct sana_stream *stream)
 {
-	OP(&stream->op, health,
+	OP(stream_op(stream, STREAM_LANE_EDIT), health,
 	   { .x = (const void *)(uintptr_t)KERNEL_ALIGNMENT,
 	     .x_is_float = true,
 	     .count = 1024,

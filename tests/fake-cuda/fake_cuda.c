@@ -398,6 +398,13 @@ static CUresult fake_cuEventRecord(CUevent event, CUstream stream)
 	return CUDA_SUCCESS;
 }
 
+static CUresult fake_cuEventQuery(CUevent event)
+{
+	(void)event;
+	ENTER();
+	return CUDA_SUCCESS;
+}
+
 static CUresult fake_cuEventSynchronize(CUevent event)
 {
 	(void)event;
@@ -566,16 +573,16 @@ static const struct named_function functions[] = {
 #undef X
 };
 
-/* For programs that are started as they are: a kernel fails after so many waits. */
+/* For programs that are started as they are: a kernel fails after so many graphs were launched. */
 static void __attribute__((constructor)) environment_read(void)
 {
-	const char *waits = getenv("FAKE_CUDA_BREAK");
+	const char *launches = getenv("FAKE_CUDA_BREAK");
 
 	fake_cuda_reset(&fake_cuda);
-	if (!waits)
+	if (!launches)
 		return;
-	fake_cuda.failing = "cuStreamSynchronize";
-	fake_cuda.spared = atoi(waits);
+	fake_cuda.failing = "cuGraphLaunch";
+	fake_cuda.spared = atoi(launches);
 	fake_cuda.result = FAKE_CUDA_ILLEGAL_ADDRESS;
 	fake_cuda.sticky = fake_cuda.lasting = true;
 }

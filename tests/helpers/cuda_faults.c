@@ -24,6 +24,7 @@ enum { SPARED_STEP = 17 };
 enum { SPARED_STEP = 1 };
 #endif
 
+static const struct kernel_device_options none;
 static struct fake_cuda *fake;
 static void (*fake_reset)(struct fake_cuda *);
 
@@ -73,7 +74,7 @@ static void opens(void)
 	struct sana_error error = { 0 };
 
 	fake_reset(fake);
-	if (backend_open("cuda", 0, &backend, &error) < 0)
+	if (backend_open("cuda", &none, &backend, &error) < 0)
 		fail_msg("%s: %s", error.name, error.text);
 	backend_close(&backend);
 	assert_all_is_back();
@@ -84,13 +85,13 @@ static void refused(const char *name, const char *words)
 	struct backend backend;
 	struct sana_error error = { 0 };
 
-	assert_true(backend_open("cuda", 0, &backend, &error) < 0);
+	assert_true(backend_open("cuda", &none, &backend, &error) < 0);
 	print_message("%s: %s\n", error.name, error.text);
 	assert_string_equal(error.name, name);
 	assert_non_null(strstr(error.text, words));
 	assert_all_is_back();
 	/* Who leaves the choice to the program gets the CPU, and is told why. */
-	assert_int_equal(backend_open("auto", 1, &backend, &error), 0);
+	assert_int_equal(backend_open("auto", &none, &backend, &error), 0);
 	assert_string_equal(backend.table->name, "cpu");
 	assert_non_null(strstr(backend.note, words));
 	backend_close(&backend);
@@ -210,7 +211,7 @@ static void fails_while_editing(const char *function, int result, const char *na
 static void test_editing(void **state)
 {
 	(void)state;
-	fails_while_editing("cuStreamSynchronize", FAKE_CUDA_ILLEGAL_ADDRESS, "backend.kernel");
+	fails_while_editing("cuEventQuery", FAKE_CUDA_ILLEGAL_ADDRESS, "backend.kernel");
 	fails_while_editing("cuLaunchKernelEx", FAKE_CUDA_LAUNCH_FAILED, "backend.kernel");
 	fails_while_editing("cuGraphLaunch", FAKE_CUDA_ECC_UNCORRECTABLE, "backend.lost");
 	fails_while_editing("cuMemcpyHtoDAsync", FAKE_CUDA_UNKNOWN, "backend.lost");
@@ -289,8 +290,9 @@ static void test_pipeline(void **state)
 	fake_reset(fake);
 	rig_init(&rig);
 	rig.options.engine = &pipeline_engine_sana;
-	rig.options.model =
-		(struct sana_model_options){ .directory = EXPECTED_DEMO, .backend = "auto" };
+	rig.options.model = (struct sana_model_options){ .directory = EXPECTED_DEMO,
+							 .backend = "auto",
+							 .deterministic = true };
 	rig.options.stream.width = GPU_STREAM_WIDTH;
 	rig.options.stream.height = GPU_STREAM_HEIGHT;
 	rig.options.settings.backoff_min_ns = 100 * CLOCK_MS_NS;
@@ -299,7 +301,7 @@ static void test_pipeline(void **state)
 	(void)next(&rig, PIPELINE_EVENT_PROMPT_APPLIED, NULL);
 
 	/* What a driver forgives: one fault, one rebuild, the prompt still in force. */
-	fail_at("cuStreamSynchronize", 0, FAKE_CUDA_ILLEGAL_ADDRESS, true);
+	fail_at("cuMemcpyHtoDAsync", 0, FAKE_CUDA_ILLEGAL_ADDRESS, true);
 	(void)next(&rig, PIPELINE_EVENT_FAULT, "backend.kernel");
 	assert_string_equal(next(&rig, PIPELINE_EVENT_MODEL, NULL)->name, "cuda");
 	assert_int_equal(rig_fault(&rig, "backend.kernel"), 1);
@@ -310,7 +312,7 @@ static void test_pipeline(void **state)
 	/* The GPU goes away, and stays away for a while: attempts become rarer, and no CPU takes its place. */
 	rig.events = 0;
 	fake->devices = 0;
-	fail_at("cuStreamSynchronize", 0, FAKE_CUDA_ECC_UNCORRECTABLE, true);
+	fail_at("cuMemcpyHtoDAsync", 0, FAKE_CUDA_ECC_UNCORRECTABLE, true);
 	(void)next(&rig, PIPELINE_EVENT_FAULT, "backend.lost");
 	rig_run(&rig, 2.5);
 	attempts = (int)rig_fault(&rig, "backend.no-device");
@@ -322,7 +324,7 @@ static void test_pipeline(void **state)
 
 	/* Another program takes the memory meanwhile: it is asked for again until it is there. */
 	fake->memory = (uint64_t)100 << 20;
-	fail_at("cuStreamSynchronize", 0, FAKE_CUDA_LAUNCH_FAILED, true);
+	fail_at("cuMemcpyHtoDAsync", 0, FAKE_CUDA_LAUNCH_FAILED, true);
 	(void)next(&rig, PIPELINE_EVENT_FAULT, "memory");
 	fake->memory = (uint64_t)2 << 30;
 	assert_string_equal(next(&rig, PIPELINE_EVENT_MODEL, NULL)->name, "cuda");
@@ -333,7 +335,7 @@ static void test_pipeline(void **state)
 
 	/* What it does not forgive: after two refusals it is said that only a new process helps. */
 	fake->lasting = true;
-	fail_at("cuStreamSynchronize", 0, FAKE_CUDA_ILLEGAL_ADDRESS, true);
+	fail_at("cuMemcpyHtoDAsync", 0, FAKE_CUDA_ILLEGAL_ADDRESS, true);
 	(void)next(&rig, PIPELINE_EVENT_FAULT, "backend.kernel");
 	for (int i = 0; i < 50 && !pipeline_needs_new_process(rig.pipeline); i++)
 		rig_run(&rig, 0.1);
@@ -352,7 +354,7 @@ int main(int argc, char **argv)
 	struct sana_error error = { 0 };
 	struct backend backend;
 
-	if (!kernel_backend_cuda.allocate && backend_open("cuda", 0, &backend, &error) < 0) {
+	if (!kernel_backend_cuda.allocate && backend_open("cuda", &none, &backend, &error) < 0) {
 		printf("skipped: %s\n", error.text);
 		return SKIPPED;
 	}

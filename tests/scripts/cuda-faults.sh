@@ -20,12 +20,12 @@ status=$?
 
 # The daemon itself: a kernel fails, the driver forgives nothing, and the process makes room for a new one.
 cat >"$directory/conf" <<-END
-	model = { directory = "$PWD/models/demo"; backend = "auto"; width = 64; height = 48; };
+	model = { directory = "$PWD/models/demo"; backend = "auto"; deterministic = true; width = 64; height = 48; };
 	source = { identity = "pattern:"; };
 	prompt = { initial = "invert the colors"; };
 	output = { sinks = [ "file:$directory/out.mp4" ]; };
 END
-LD_LIBRARY_PATH=$directory FAKE_CUDA_BREAK=400 timeout 60 "${BUILD:-build}/bin/sana-streamd" --session \
+LD_LIBRARY_PATH=$directory FAKE_CUDA_BREAK=40 timeout 60 "${BUILD:-build}/bin/sana-streamd" --session \
 	--config "$directory/conf" >"$directory/log" 2>&1
 status=$?
 grep -E 'back end|backend\.|refuses' "$directory/log"
