@@ -266,6 +266,7 @@ static int plan_fill(struct sana_model *model, const struct sana_model_options *
 	plan->width = stream->width;
 	plan->height = stream->height;
 	plan->chunk_latents = model->config.stream.chunk_latents;
+	plan->chunk_frames = plan->chunk_latents * model->config.stream.temporal_ratio;
 	plan->first_chunk_latents = stream->options.first_chunk_latents;
 	r = memory_fill(model, options, stream_options, plan, error);
 	if (r < 0)

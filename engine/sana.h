@@ -401,7 +401,7 @@ struct sana_plan {
 	double dit_pass_flops, encode_flops, decode_flops;
 	int passes; /* network calls per chunk */
 	char name[64], backend[16];
-	int width, height, first_chunk_latents, chunk_latents, text_rows;
+	int width, height, first_chunk_latents, chunk_latents, chunk_frames, text_rows;
 };
 
 /*

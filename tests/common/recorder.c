@@ -159,7 +159,9 @@ static int queue_run(struct kernel_device *device, struct kernel_queue *queue, u
 			queue->status = r;
 	}
 	steps->count -= count;
-	memmove(steps->step, steps->step + count, (size_t)steps->count * sizeof(*steps->step));
+	if (steps->count)
+		memmove(steps->step, steps->step + count,
+			(size_t)steps->count * sizeof(*steps->step));
 	return queue->status;
 }
 

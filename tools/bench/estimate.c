@@ -249,11 +249,11 @@ int bench_estimate_plan(const char *name, const struct sana_plan *plan, json_t *
 		/* Denoising lines are of one pass; the last pass writes the caches. */
 		lines[i].calls =
 			op->calls * (op->stage == SANA_STAGE_DENOISE ? plan->passes - 1 : 1);
-		in.frames += strcmp(op->op, "patchify") == 0 ? op->calls : 0;
 	}
 	in.lines = lines;
 	in.count = plan->op_lines;
-	r = in.frames ? bench_estimate(name, &in, json) : -ENOTSUP;
+	in.frames = plan->chunk_frames;
+	r = in.count ? bench_estimate(name, &in, json) : -ENOTSUP;
 	free(lines);
 	return r;
 }
