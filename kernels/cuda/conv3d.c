@@ -9,7 +9,8 @@ _Static_assert(KERNEL_RESAMPLE_NONE == 0 && KERNEL_SPACE_TO_DEPTH == 1 &&
 		       KERNEL_DEPTH_TO_SPACE == 2,
 	       "the kernels know these by number");
 
-_Static_assert(CONV3D_SHARED_BYTES(128) <= 99 * 1024, "what a block of the sm_120 family may have");
+_Static_assert((int)CONV3D_SHARED_BYTES <= (int)CUDA_PORTABLE_SHARED,
+	       "what a block of the sm_120 family may have");
 
 enum {
 	TAPS = 27,
@@ -17,7 +18,8 @@ enum {
 	WIDE = 128,
 	MAX_SPLITS = 16,      /* of a sum */
 	MAX_WAVES = 3,	      /* of blocks, when sums are split: bounds the workspace */
-	LEAST_CHUNKS = 3,     /* of a split: shorter ones are mostly start and end */
+	LEAST_CHUNKS = 3,     /* of a part: shorter ones are mostly start and end */
+	WORTH_CHUNKS = 8,     /* of all multiprocessors' time; parts cost more when less is idle */
 	LEAST_WGMMA_CIN = 48, /* fewer channels leave too much of a chunk of 64 empty */
 };
 
@@ -28,8 +30,9 @@ struct conv_plan {
 	int channels; /* made by the convolution */
 	int patches_h, patches_w, strip, tile_channels;
 	int tiles_m, tiles_n, splits;
-	bool walks;	  /* resident blocks go from tile to tile */
-	size_t workspace; /* never less for a larger size */
+	int chunks, rest, part_blocks; /* mma: of a sum; tiles in parts, and whose */
+	bool walks;		       /* wgmma: resident blocks go from tile to tile */
+	size_t workspace;	       /* never less for a larger size */
 };
 
 static int ceil_div(int a, int b)
@@ -62,15 +65,14 @@ static int conv_channels(const struct kernel_conv3d *op)
 }
 
 /*
- * Into how many parts the sum is cut, so that blocks fill the multiprocessors: the share of them that
+ * wgmma: into how many parts the sum is cut, so that blocks fill the multiprocessors: the share of them that
  * works in the last wave, less a little for adding the parts up.
  */
 static void choose_splits(const struct kernel_device *device, const struct kernel_conv3d *op,
 			  struct conv_plan *plan)
 {
-	const bool wgmma = plan->kind == CONV_WGMMA;
 	const int slots = device->properties.multiprocessors;
-	const int chunks = 3 * ceil_div(op->cin, wgmma ? CONV3D_WGMMA_CHUNK : CONV3D_CHUNK);
+	const int chunks = 3 * ceil_div(op->cin, CONV3D_WGMMA_CHUNK);
 	const int64_t tiles = (int64_t)plan->tiles_m * plan->tiles_n;
 	const size_t tile_bytes = sizeof(float) * CONV3D_TILE_PIXELS * WIDE;
 	const size_t most = (size_t)tiles * MAX_SPLITS;
@@ -92,6 +94,30 @@ static void choose_splits(const struct kernel_device *device, const struct kerne
 	}
 }
 
+/*
+ * mma: the tiles behind the last full round share their sums out evenly, in parts that are added up, where
+ * enough time would pass with too few of them.
+ */
+static void choose_parts(const struct kernel_device *device, const struct kernel_conv3d *op,
+			 struct conv_plan *plan)
+{
+	const int64_t slots = device->properties.multiprocessors;
+	const int64_t tiles = (int64_t)plan->tiles_m * plan->tiles_n, rest = tiles % slots;
+	const int64_t chunks = 3 * (int64_t)ceil_div(op->cin, CONV3D_CHUNK);
+	const int64_t most = tiles * chunks / LEAST_CHUNKS, some = rest * chunks / LEAST_CHUNKS;
+	const size_t part_bytes = sizeof(float) * CONV3D_TILE_PIXELS * WIDE;
+
+	plan->splits = 1;
+	plan->chunks = (int)chunks;
+	plan->workspace = 2 * (size_t)(most < slots ? most : slots) * part_bytes;
+	/* The kernels count in 32 bits. */
+	if (!rest || (slots - rest) * chunks < WORTH_CHUNKS * slots ||
+	    rest * chunks * (slots + 1) > INT_MAX)
+		return;
+	plan->rest = (int)rest;
+	plan->part_blocks = (int)(some < slots ? some : slots);
+}
+
 /* Rows of patches that the multiprocessors work on at once, evened out over a frame. */
 static int strip_rows(const struct kernel_device *device, const struct conv_plan *plan)
 {
@@ -110,12 +136,13 @@ static void plan_tiles(const struct kernel_device *device, const struct kernel_c
 	plan->patches_w = ceil_div(op->width, 8);
 	plan->tiles_m = ceil_div(op->frames * plan->patches_h * plan->patches_w, CONV3D_PATCHES);
 	plan->strip = strip_rows(device, plan);
-	choose_splits(device, op, plan);
-	if (plan->kind == CONV_WGMMA)
+	if (plan->kind == CONV_MMA) {
+		choose_parts(device, op, plan);
+	} else {
+		choose_splits(device, op, plan);
 		plan->walks = plan->splits == 1 && op->resample == KERNEL_RESAMPLE_NONE &&
 			      op->cout % 8 == 0;
-	else
-		plan->walks = plan->splits == 1 && op->resample != KERNEL_SPACE_TO_DEPTH;
+	}
 }
 
 /* 0, −EINVAL outside the contract, −ENOTSUP for what does not fit the kernels' numbers. */
@@ -180,12 +207,60 @@ static int map_weight(struct kernel_device *device, const struct conv_plan *plan
 		CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
-static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *plan,
-			struct conv3d_params *p)
+/* Frames as [t][h][w][cin]; a box is a patch with its border, of one frame. */
+static int map_frames(struct kernel_device *device, const struct kernel_conv3d *op,
+		      const void *frames, int count, CUtensorMap *ret_map)
 {
-	/* A block that has all channels of a pixel norms it too. */
-	const bool fused = op->y_norm && plan->kind != CONV_PLAIN && plan->tiles_n == 1 &&
-			   op->resample == KERNEL_RESAMPLE_NONE && op->cout % 4 == 0;
+	const cuuint64_t pixel = 2 * (cuuint64_t)op->cin, row = pixel * (cuuint64_t)op->width;
+	const cuuint64_t sizes[] = { (cuuint64_t)op->cin, (cuuint64_t)op->width,
+				     (cuuint64_t)op->height, (cuuint64_t)count };
+	const cuuint64_t strides[] = { pixel, row, row * (cuuint64_t)op->height };
+	const cuuint32_t steps[] = { 1, 1, 1, 1 }, box[] = { CONV3D_CHUNK, 10, 10, 1 };
+
+	return cuda_status(device->driver.cuTensorMapEncodeTiled(
+		ret_map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)(uintptr_t)frames, sizes,
+		strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B,
+		CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+}
+
+/* What the kernels of a plan read by the copy engine. */
+static int map_all(struct kernel_device *device, const struct kernel_conv3d *op,
+		   const struct conv_plan *plan, struct conv3d_params *p)
+{
+	int r = 0;
+
+	if (plan->kind != CONV_PLAIN)
+		r = map_weight(device, plan, p);
+	if (r < 0 || plan->kind != CONV_MMA)
+		return r;
+	r = map_frames(device, op, op->x, op->frames, &p->x_map);
+	if (r >= 0 && p->context_set)
+		r = map_frames(device, op, op->context, 2, &p->context_map);
+	return r;
+}
+
+/*
+ * Whether blocks that make all channels of a pixel norm it too: conv3d_mma makes wide pixels' tiles one after
+ * the other, where that takes no more rounds.
+ */
+static bool norms_too(const struct kernel_device *device, const struct kernel_conv3d *op,
+		      const struct conv_plan *plan)
+{
+	const int slots = device->properties.multiprocessors;
+	const int least = plan->kind == CONV_MMA ? 8 : 4;
+
+	if (plan->kind == CONV_PLAIN || op->resample != KERNEL_RESAMPLE_NONE || op->cout % least)
+		return false;
+	return plan->tiles_n == 1 || (plan->kind == CONV_MMA && !plan->rest &&
+				      ceil_div(plan->tiles_m, slots) * plan->tiles_n <=
+					      ceil_div(plan->tiles_m * plan->tiles_n, slots));
+}
+
+static void params_fill(const struct kernel_device *device, const struct kernel_conv3d *op,
+			const struct conv_plan *plan, struct conv3d_params *p)
+{
+	const bool norms = op->y_norm && norms_too(device, op, plan);
+	const bool grouped = norms && plan->tiles_n > 1;
 	const bool resampled = op->resample != KERNEL_RESAMPLE_NONE;
 
 	*p = (struct conv3d_params){
@@ -194,8 +269,8 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 		.weight = op->weight->prepared,
 		.residual = op->residual,
 		.bias = op->bias,
-		.y = op->y || fused ? op->y : op->y_norm, /* the norm then works in place */
-		.y_norm = fused ? op->y_norm : NULL,
+		.y = op->y || (norms && !grouped) ? op->y : op->y_norm, /* then normed in place */
+		.y_norm = norms ? op->y_norm : NULL,
 		.partial = op->workspace.data,
 		.frames = op->frames,
 		.height = op->height,
@@ -219,63 +294,134 @@ static void params_fill(const struct kernel_conv3d *op, const struct conv_plan *
 		.tiles_m = plan->tiles_m,
 		.tiles_n = plan->tiles_n,
 		.splits = plan->splits,
+		.tiles = plan->tiles_m * plan->tiles_n - plan->rest,
+		.rest = plan->rest,
+		.part_blocks = plan->part_blocks,
+		.chunks = plan->chunks,
+		.group = grouped ? plan->tiles_n : 1,
 	};
 }
 
-/* Shared memory of a tile's block, as the kernels lay it out. */
-static unsigned int conv_shared_bytes(const struct conv_plan *plan)
+/* How conv3d_mma's results go to memory: straight from registers where the sizes allow. */
+static int finish_kind(const struct conv3d_params *p)
 {
-	const unsigned int n = (unsigned int)plan->tile_channels;
+	const int strides = 100 * p->stride_t + 10 * p->stride_h + p->stride_w;
+	const bool wide = p->tile_channels == WIDE, twice = p->cout == 2 * p->cin;
 
-	if (plan->kind == CONV_WGMMA)
-		return CONV3D_WGMMA_SHARED_BYTES(n);
-	return CONV3D_SHARED_BYTES(n);
+	if (p->resample == KERNEL_RESAMPLE_NONE)
+		return p->cout % 8 == 0 ? CONV3D_FINISH_BLOCKS : CONV3D_FINISH_ANY;
+	if (p->resample == KERNEL_DEPTH_TO_SPACE)
+		return strides == 222 && wide && p->cin % 32 == 0 && p->channels % 32 == 0 ?
+			       CONV3D_FINISH_UP :
+			       CONV3D_FINISH_ANY;
+	if (strides == 122 && twice && !wide)
+		return CONV3D_FINISH_122;
+	if (strides == 222 && twice && wide)
+		return CONV3D_FINISH_222;
+	if (strides == 211 && twice && wide)
+		return CONV3D_FINISH_211;
+	return CONV3D_FINISH_ANY;
 }
 
-static enum cuda_kernel product_kernel(const struct conv_plan *plan)
+static enum cuda_kernel mma_kernel(const struct conv3d_params *p)
 {
-	const bool wide = plan->tile_channels == WIDE;
+	static const enum cuda_kernel kernels[][2] = {
+		[CONV3D_FINISH_BLOCKS] = { CUDA_KERNEL_conv3d_mma_n64,
+					   CUDA_KERNEL_conv3d_mma_n128 },
+		[CONV3D_FINISH_122] = { CUDA_KERNEL_conv3d_mma_n64_122 },
+		[CONV3D_FINISH_211] = { [1] = CUDA_KERNEL_conv3d_mma_n128_211 },
+		[CONV3D_FINISH_222] = { [1] = CUDA_KERNEL_conv3d_mma_n128_222 },
+		[CONV3D_FINISH_UP] = { [1] = CUDA_KERNEL_conv3d_mma_n128_up },
+		[CONV3D_FINISH_ANY] = { CUDA_KERNEL_conv3d_mma_n64_any,
+					CUDA_KERNEL_conv3d_mma_n128_any },
+	};
 
-	if (plan->kind == CONV_MMA)
-		return wide ? CUDA_KERNEL_conv3d_mma_n128 : CUDA_KERNEL_conv3d_mma_n64;
-	if (plan->walks)
-		return wide ? CUDA_KERNEL_conv3d_wgmma_n128 : CUDA_KERNEL_conv3d_wgmma_n64;
-	return wide ? CUDA_KERNEL_conv3d_wgmma_n128_once : CUDA_KERNEL_conv3d_wgmma_n64_once;
+	return kernels[finish_kind(p)][p->tile_channels == WIDE];
+}
+
+/* Parts of sums to results. */
+static int launch_finish(struct kernel_device *device, struct kernel_queue *queue,
+			 const struct conv3d_params *p, int tiles)
+{
+	return cuda_launch(
+		device, queue,
+		&(struct cuda_launch){
+			.kernel = CUDA_KERNEL_conv3d_finish,
+			.grid = { (unsigned int)tiles, CONV3D_TILE_PIXELS / CONV3D_STAGE_ROWS },
+			.block = { CONV3D_FINISH_THREADS },
+			.shared_bytes =
+				sizeof(float) * CONV3D_STAGE_ROWS * (WIDE + CONV3D_STAGE_PAD),
+			.params = p,
+			.dependent = true,
+		});
+}
+
+static int launch_plain(struct kernel_device *device, struct kernel_queue *queue,
+			const struct conv3d_params *p)
+{
+	return cuda_launch(device, queue,
+			   &(struct cuda_launch){
+				   .kernel = CUDA_KERNEL_conv3d_plain,
+				   .grid = { (unsigned int)(p->frames * p->height * p->width) },
+				   .block = { 128 },
+				   .params = p,
+			   });
+}
+
+static int launch_wgmma(struct kernel_device *device, struct kernel_queue *queue,
+			const struct conv_plan *plan, const struct conv3d_params *p)
+{
+	const int slots = device->properties.multiprocessors;
+	const bool wide = plan->tile_channels == WIDE;
+	const enum cuda_kernel walk = wide ? CUDA_KERNEL_conv3d_wgmma_n128 :
+					     CUDA_KERNEL_conv3d_wgmma_n64;
+	const enum cuda_kernel once = wide ? CUDA_KERNEL_conv3d_wgmma_n128_once :
+					     CUDA_KERNEL_conv3d_wgmma_n64_once;
+	const int r = cuda_launch(
+		device, queue,
+		&(struct cuda_launch){
+			.kernel = plan->walks ? walk : once,
+			.grid = { (unsigned int)(plan->walks && slots < p->tiles ? slots : p->tiles),
+				  (unsigned int)plan->splits },
+			.block = { CONV3D_WGMMA_THREADS },
+			.shared_bytes = CONV3D_WGMMA_SHARED_BYTES((unsigned int)p->tile_channels),
+			.params = p,
+		});
+
+	return r < 0 || plan->splits <= 1 ? r : launch_finish(device, queue, p, p->tiles);
+}
+
+static int launch_mma(struct kernel_device *device, struct kernel_queue *queue,
+		      const struct conv3d_params *p)
+{
+	const int slots = device->properties.multiprocessors;
+	const int whole = p->tiles / p->group;
+	const int blocks = whole >= slots ? slots : whole ? whole : p->part_blocks;
+	const int r = cuda_launch(device, queue,
+				  &(struct cuda_launch){
+					  .kernel = mma_kernel(p),
+					  .grid = { (unsigned int)blocks },
+					  .block = { CONV3D_MMA_THREADS },
+					  .shared_bytes = CONV3D_SHARED_BYTES,
+					  .params = p,
+					  .dependent = true,
+				  });
+
+	return r < 0 || !p->rest ? r : launch_finish(device, queue, p, p->rest);
 }
 
 static int launch_product(struct kernel_device *device, struct kernel_queue *queue,
 			  const struct conv_plan *plan, const struct conv3d_params *p)
 {
-	const bool wgmma = plan->kind == CONV_WGMMA;
-	const int tiles = plan->tiles_m * plan->tiles_n, slots = device->properties.multiprocessors;
-	struct cuda_launch launch = {
-		.kernel = product_kernel(plan),
-		.grid = { (unsigned int)(plan->walks && slots < tiles ? slots : tiles),
-			  (unsigned int)plan->splits },
-		.block = { wgmma ? CONV3D_WGMMA_THREADS : CONV3D_THREADS },
-		.shared_bytes = conv_shared_bytes(plan),
-		.params = p,
-	};
-	int r;
-
-	if (plan->kind == CONV_PLAIN) {
-		launch.kernel = CUDA_KERNEL_conv3d_plain;
-		launch.grid[0] = (unsigned int)(p->frames * p->height * p->width);
-		launch.grid[1] = 1;
-		launch.block[0] = 128;
-		launch.shared_bytes = 0;
+	switch (plan->kind) {
+	case CONV_PLAIN:
+		return launch_plain(device, queue, p);
+	case CONV_MMA:
+		return launch_mma(device, queue, p);
+	case CONV_WGMMA:
+		return launch_wgmma(device, queue, plan, p);
 	}
-	r = cuda_launch(device, queue, &launch);
-	if (r < 0 || plan->splits <= 1)
-		return r;
-	launch = (struct cuda_launch){
-		.kernel = CUDA_KERNEL_conv3d_finish,
-		.grid = { launch.grid[0], CONV3D_TILE_PIXELS / CONV3D_STAGE_ROWS },
-		.block = { CONV3D_FINISH_THREADS },
-		.shared_bytes = sizeof(float) * CONV3D_STAGE_ROWS * (WIDE + CONV3D_STAGE_PAD),
-		.params = p,
-	};
-	return cuda_launch(device, queue, &launch);
+	return -EINVAL;
 }
 
 static unsigned int output_pixels(const struct conv3d_params *p)
@@ -302,7 +448,11 @@ static int launch_norm(struct kernel_device *device, struct kernel_queue *queue,
 	};
 	const bool fast = p.channels % 8 == 0 && p.channels <= CONV3D_NORM_CHANNELS;
 	/* As the kernel chooses. */
-	const size_t per_warp = !fast ? 1 : p.channels <= 256 ? 4 : p.channels <= 512 ? 2 : 1;
+	const size_t per_warp = !fast		  ? 1 :
+				p.channels <= 128 ? 8 :
+				p.channels <= 256 ? 4 :
+				p.channels <= 512 ? 2 :
+						    1;
 
 	if (!p.pixels)
 		return 0; /* the one frame there was is dropped */
@@ -313,6 +463,7 @@ static int launch_norm(struct kernel_device *device, struct kernel_queue *queue,
 			.grid = { cuda_blocks(p.pixels, per_warp * CONV3D_NORM_THREADS / 32) },
 			.block = { CONV3D_NORM_THREADS },
 			.params = &p,
+			.dependent = true,
 		});
 }
 
@@ -346,9 +497,8 @@ int cuda_run_conv3d(struct kernel_device *device, const void *params, struct ker
 		r = conv_check(op, &plan);
 	if (r < 0)
 		return r;
-	params_fill(op, &plan, &p);
-	if (plan.kind != CONV_PLAIN)
-		r = map_weight(device, &plan, &p);
+	params_fill(device, op, &plan, &p);
+	r = map_all(device, op, &plan, &p);
 	if (r >= 0 && (op->y || op->y_norm))
 		r = launch_product(device, queue, &plan, &p);
 	if (r >= 0 && op->y_norm && !p.y_norm)

@@ -64,6 +64,20 @@ static __device__ __forceinline__ bool conv3d_patch(const struct conv3d_params &
 	return *t < p.frames;
 }
 
+/* Borders of a patch that are reflections; or it is cut off by the picture, and all of it needs care. */
+enum { CONV3D_TOP = 1, CONV3D_BOTTOM = 2, CONV3D_LEFT = 4, CONV3D_RIGHT = 8, CONV3D_CUT = 16 };
+
+static __device__ __forceinline__ int conv3d_reflections(const struct conv3d_params &p, int h,
+							 int w)
+{
+	if (!p.reflect)
+		return 0;
+	if (h + 8 > p.height || w + 8 > p.width)
+		return CONV3D_CUT;
+	return (h ? 0 : CONV3D_TOP) | (h + 8 < p.height ? 0 : CONV3D_BOTTOM) |
+	       (w ? 0 : CONV3D_LEFT) | (w + 8 < p.width ? 0 : CONV3D_RIGHT);
+}
+
 /* Linear output pixel (t·H + h)·W + w of row r of a tile; −1 where there is none. */
 static __device__ __forceinline__ int conv3d_pixel(const struct conv3d_params &p, int tile, int r)
 {
@@ -76,6 +90,12 @@ static __device__ __forceinline__ int conv3d_pixel(const struct conv3d_params &p
 	return h < p.height && w < p.width ? (t * p.height + h) * p.width + w : -1;
 }
 
+/* First chunk of block i's share of all sums laid end to end. */
+static __device__ __forceinline__ int conv3d_share(const struct conv3d_params &p, int i)
+{
+	return p.rest * p.chunks * i / p.part_blocks;
+}
+
 /* ------------------------------------------------------------------------------------- output */
 
 static __device__ __forceinline__ float warp_sum(float v)
@@ -86,9 +106,12 @@ static __device__ __forceinline__ float warp_sum(float v)
 	return v;
 }
 
+/* v·sigmoid(v) of a value that is rounded to BF16 at once: three instructions. */
 static __device__ __forceinline__ float conv3d_silu(float v)
 {
-	return __fdividef(v, 1.0f + __expf(-v));
+	const float half = 0.5f * v;
+
+	return fmaf(half, tanh_approx(half), half);
 }
 
 static __device__ __forceinline__ uint2 conv3d_pack4(float4 v)
@@ -215,6 +238,18 @@ static __device__ __forceinline__ void conv3d_put_up(const struct conv3d_params 
 		return;
 	v += p.bias[channel] + bf16_value(((const uint16_t *)p.x)[(size_t)pixel * p.cin + from]);
 	((uint16_t *)p.y)[to * p.cout + o] = bf16_bits(v);
+}
+
+/* A result of any resampler. */
+static __device__ __forceinline__ void conv3d_put_one(const struct conv3d_params &p, int pixel,
+						      int channel, float v)
+{
+	if (p.resample == CONV3D_NONE)
+		conv3d_put_plain(p, pixel, channel, v);
+	else if (p.resample == CONV3D_SPACE_TO_DEPTH)
+		conv3d_put_down(p, pixel, channel, v);
+	else
+		conv3d_put_up(p, pixel, channel, v);
 }
 
 /* Whether a tile of these columns has a fast way through a resampler. */
@@ -402,17 +437,13 @@ static __device__ __forceinline__ void conv3d_put(const struct conv3d_params &p,
 		if (pixel < 0)
 			continue;
 		for (int i = s.lane; i < s.columns; i += 32) {
-			if (p.resample == CONV3D_NONE) {
-				conv3d_put_plain(p, pixel, s.n0 + i, row[i]);
-			} else if (p.resample == CONV3D_SPACE_TO_DEPTH) {
-				conv3d_put_down(p, pixel, s.n0 + i, row[i]);
-			} else {
-				/* Neighbouring lanes write neighbouring channels of one output pixel. */
-				const int run = s.columns / phases;
-				const int c = i % run * phases + i / run;
+			/* Neighbouring lanes write neighbouring channels of one output pixel. */
+			const int run = s.columns / phases;
+			const int c = p.resample == CONV3D_DEPTH_TO_SPACE ?
+					      i % run * phases + i / run :
+					      i;
 
-				conv3d_put_up(p, pixel, s.n0 + c, row[c]);
-			}
+			conv3d_put_one(p, pixel, s.n0 + c, row[c]);
 		}
 	}
 }

@@ -360,8 +360,10 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 
 					v[q][2 * j] = from[0] + bf16_low(w[j]);
 					v[q][2 * j + 1] = from[1] + bf16_high(w[j]);
-					sum += v[q][2 * j] * v[q][2 * j] +
-					       v[q][2 * j + 1] * v[q][2 * j + 1];
+					/* A weight may have more rows. */
+					if (n0 + 8 * (4 * q + j) < p.cout)
+						sum += v[q][2 * j] * v[q][2 * j] +
+						       v[q][2 * j + 1] * v[q][2 * j + 1];
 				}
 				if (p.y)
 					row_store((uint16_t *)p.y + at[i] + 32 * q, v[q],

@@ -23,6 +23,7 @@
 	X(gemm_wgmma) \
 	X(gemm_any) \
 	X(conv3d) \
+	X(conv3d_mma) \
 	X(conv3d_wgmma)
 
 #define CUDA_KERNELS(X) \
@@ -71,8 +72,14 @@
 	X(mixffn, depthwise_glu_any) \
 	X(pixel, patchify) \
 	X(pixel, unpatchify) \
-	X(conv3d, conv3d_mma_n128) \
-	X(conv3d, conv3d_mma_n64) \
+	X(conv3d_mma, conv3d_mma_n128) \
+	X(conv3d_mma, conv3d_mma_n128_211) \
+	X(conv3d_mma, conv3d_mma_n128_222) \
+	X(conv3d_mma, conv3d_mma_n128_up) \
+	X(conv3d_mma, conv3d_mma_n128_any) \
+	X(conv3d_mma, conv3d_mma_n64) \
+	X(conv3d_mma, conv3d_mma_n64_122) \
+	X(conv3d_mma, conv3d_mma_n64_any) \
 	X(conv3d, conv3d_finish) \
 	X(conv3d, conv3d_plain) \
 	X(conv3d, conv3d_norm) \

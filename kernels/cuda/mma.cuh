@@ -305,6 +305,14 @@ static __device__ __forceinline__ void mbarrier_arrive_expect(uint32_t barrier, 
 		     : "memory");
 }
 
+/* mbarrier.expect_tx: `bytes` of copies must land too; no arrival. */
+static __device__ __forceinline__ void mbarrier_expect(uint32_t barrier, uint32_t bytes)
+{
+	asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier),
+		     "r"(bytes)
+		     : "memory");
+}
+
 /* mbarrier.try_wait.parity: true once the phase of that parity is complete; sleeps a while. */
 static __device__ __forceinline__ bool mbarrier_try_wait(uint32_t barrier, uint32_t parity)
 {

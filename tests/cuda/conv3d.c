@@ -89,6 +89,13 @@ static const struct conv_case cases[] = {
 	{ 1, 9, 17, 128, 128, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH, .residual = 2 },
 	{ 2, 8, 33, 200, 129, KERNEL_PAD_ZERO, CONTEXT_UNSET, .outputs = BOTH, .more_rows = 1 },
 	{ 1, 5, 300, 56, 60, KERNEL_PAD_REFLECT, CONTEXT_SET, .outputs = BOTH },
+	/* rows of a weight that are no channels are in no norm */
+	{ 1, 5, 20, 64, 48, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH, .more_rows = 7 },
+	{ 1, 180, 250, 48, 72, KERNEL_PAD_REFLECT, CONTEXT_SET, .outputs = Y_NORM, .more_rows = 9 },
+	/* all of a wide pixel's tiles in one block, the last of them cut; a short last round in parts */
+	{ 1, 260, 256, 64, 200, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH, .residual = 2 },
+	{ 1, 256, 264, 64, 256, KERNEL_PAD_REFLECT, CONTEXT_SET, .outputs = Y_NORM },
+	{ 5, 88, 160, 128, 256, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH },
 	/* the published layers, fewer frames */
 	{ 1, 176, 320, 48, 128, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH },
 	{ 1, 176, 320, 128, 128, KERNEL_PAD_ZERO, CONTEXT_SET, .outputs = BOTH, .residual = 2 },
