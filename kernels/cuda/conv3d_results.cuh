@@ -36,27 +36,6 @@ conv3d_place_at(const struct conv3d_params &p, int tile_m, int pair, int channel
 	return at;
 }
 
-/* Word j of lane c of four lanes becomes word c of lane j. */
-static __device__ __forceinline__ void conv3d_quad_transpose(uint32_t (&w)[4])
-{
-	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
-
-#pragma unroll
-	for (int i = 0; i < 4; i += 2) {
-		const uint32_t got = __shfl_xor_sync(~0u, odd ? w[i] : w[i + 1], 1);
-
-		w[i] = odd ? got : w[i];
-		w[i + 1] = odd ? w[i + 1] : got;
-	}
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const uint32_t got = __shfl_xor_sync(~0u, high ? w[i] : w[i + 2], 2);
-
-		w[i] = high ? got : w[i];
-		w[i + 2] = high ? w[i + 2] : got;
-	}
-}
-
 /*
  * Blocks of 8 channels of a fragment: b of 2·NT is patch b / NT, channels 8·(b % NT). Four make a group,
  * of which each of four lanes moves one.

@@ -258,27 +258,6 @@ static __device__ __forceinline__ void results_put(const float (&d)[2][N / 2], i
 						    d[patch][4 * j + 2 * i + 1]);
 }
 
-/* Word j of lane c of four lanes becomes word c of lane j. */
-static __device__ __forceinline__ void quad_transpose(uint32_t (&w)[4])
-{
-	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
-
-#pragma unroll
-	for (int i = 0; i < 4; i += 2) {
-		const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? w[i] : w[i + 1], 1);
-
-		w[i] = odd ? got : w[i];
-		w[i + 1] = odd ? w[i + 1] : got;
-	}
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? w[i] : w[i + 2], 2);
-
-		w[i] = high ? got : w[i];
-		w[i + 2] = high ? w[i + 2] : got;
-	}
-}
-
 /* Four blocks of 8 channels of a row, as the fragment has them, to memory: each lane one block. */
 static __device__ __forceinline__ void row_store(void *to, const float (&v)[8], bool counts)
 {
@@ -287,7 +266,7 @@ static __device__ __forceinline__ void row_store(void *to, const float (&v)[8], 
 #pragma unroll
 	for (int j = 0; j < 4; j++)
 		w[j] = bf16_pack(v[2 * j], v[2 * j + 1]);
-	quad_transpose(w);
+	conv3d_quad_transpose(w);
 	if (counts)
 		*(uint4 *)to = make_uint4(w[0], w[1], w[2], w[3]);
 }
@@ -353,7 +332,7 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 				uint32_t w[4] = { residual[i][q].x, residual[i][q].y,
 						  residual[i][q].z, residual[i][q].w };
 
-				quad_transpose(w);
+				conv3d_quad_transpose(w);
 #pragma unroll
 				for (int j = 0; j < 4; j++) {
 					const float *from = &d[patch][4 * (4 * q + j) + 2 * i];
