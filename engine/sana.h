@@ -12,7 +12,7 @@
  *
  * Frames go in and come out one for one and in order; an edited frame carries the time stamp of its
  * source frame. Work happens only in `step`, one stage at a time, so that a caller can look after its
- * devices in between.
+ * devices in between; a GPU goes on with what was begun meanwhile.
  *
  * Dimensions, the same letters everywhere: T latent frames of a chunk; H, W picture rows and columns;
  * h, w latent rows and columns; S = h·w tokens per latent frame; N = T·S; C channels; D lanes per head.
