@@ -68,7 +68,8 @@ static struct kernel_choice mma_choice(const struct kernel_device *device, int h
 		.halves = true,
 	};
 
-	while (ATTENTION_MMA_SHARED(head_dim, choice.stages) > device->properties.shared_bytes)
+	while (choice.stages > 2 &&
+	       ATTENTION_MMA_SHARED(head_dim, choice.stages) > device->properties.shared_bytes)
 		choice.stages--;
 	choice.shared_bytes = (unsigned int)ATTENTION_MMA_SHARED(head_dim, choice.stages);
 	return choice;

@@ -12,7 +12,7 @@ enum {
 		48, /* as many as leave all registers in registers; 2640 are 55 of these */
 	ATTENTION_MMA_THREADS = 384,
 	ATTENTION_MMA_STAGES = 8, /* at most */
-	ATTENTION_MMA_SAID = 40,  /* bytes of barriers and a count, of a stage */
+	ATTENTION_MMA_SAID = 24,  /* bytes of barriers and a count, of a stage */
 	ATTENTION_BOXES = 3,	  /* of 64, 32 and 16 lanes: those that a head's lanes consist of */
 
 	/* attention_wgmma: a warpgroup that loads and two of 64 queries */

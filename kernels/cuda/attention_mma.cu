@@ -1,9 +1,10 @@
 /*
  * Softmax attention for every target from sm_90 on, heads of 32, 80 and 112. A block has 256 queries of one
  * head: eight warps of 32 multiply, so that what a warp reads of shared memory serves two products; one
- * warp loads by TMA, in a warpgroup that gives its registers to the others. Nothing but the ring's
- * barriers holds the warps together: of the two on a scheduler one takes exponentials while the other
- * multiplies.
+ * warp loads by TMA, in a warpgroup that gives its registers to the others. Of the two warps on a
+ * scheduler one takes exponentials while the other multiplies. What is neither product nor exponential is
+ * what a tile waits for, so there is little of it: no barrier of the block, sums of weights as products
+ * with ones, no scaling of sums unless scores rise.
  *
  * A row of a head's lanes lies in up to three boxes, of 64, 32 and 16 lanes (112 = 64 + 32 + 16), each
  * swizzled to its own width: nothing is padded, and ldmatrix meets all banks.
@@ -30,7 +31,6 @@ static_assert(32 * WARPS + 128 == ATTENTION_MMA_THREADS,
 /* `rows` rows of D lanes: first all boxes of 64 lanes, then those of 32 and of 16. */
 template <int D> struct boxes {
 	static constexpr int wide = D & 64, middle = D & 32, narrow = D & 16;
-	static constexpr int count = (wide > 0) + (middle > 0) + (narrow > 0);
 	static_assert(wide + middle + narrow == D, "a head of less than 128 lanes, in 16s");
 };
 
@@ -39,22 +39,27 @@ struct row_boxes {
 	uint32_t wide, middle, narrow;
 };
 
-/* Of `rows` rows at `base`: row `row` and, in its first 16 lanes, chunk `half`. */
+/* Of this lane: its row, and of its first 16 lanes its chunk, within a block of rows. */
+static __device__ __forceinline__ struct row_boxes lane_boxes(int row, int half)
+{
+	struct row_boxes r = { swizzle_128(row, half), swizzle_64(row, half),
+			       swizzle_32(row, half) };
+
+	/* Kept, not made anew for each tile. */
+	asm volatile("" : "+r"(r.wide), "+r"(r.middle), "+r"(r.narrow));
+	return r;
+}
+
+/* The same from row `row` on, a multiple of eight, of `rows` rows at `base`. */
 template <int D>
-static __device__ __forceinline__ struct row_boxes row_boxes_at(uint32_t base, int rows, int row,
-								int half)
+static __device__ __forceinline__ struct row_boxes rows_from(const struct row_boxes &lane,
+							     uint32_t base, int rows, int row)
 {
 	const uint32_t middle = base + rows * boxes<D>::wide * 2;
 	const uint32_t narrow = middle + rows * boxes<D>::middle * 2;
 
-	return { base + swizzle_128(row, half), middle + swizzle_64(row, half),
-		 narrow + swizzle_32(row, half) };
-}
-
-/* The addresses are to be made anew from here on, not kept in registers, one for each step. */
-static __device__ __forceinline__ void forget(struct row_boxes *r)
-{
-	asm volatile("" : "+r"(r->wide), "+r"(r->middle), "+r"(r->narrow));
+	return { base + row * 128 + lane.wide, middle + row * 64 + lane.middle,
+		 narrow + row * 32 + lane.narrow };
 }
 
 /* The lanes 16·step … +15, `rows` rows on, a multiple of eight. */
@@ -91,7 +96,7 @@ static __device__ __forceinline__ struct memory memory_at(uint32_t base, int sta
 }
 
 /* Full ones complete by bytes, empty ones by the warps. */
-enum { FULL, EMPTY, K_FULL = 0, K_EMPTY, V_FULL, V_EMPTY, STAGE_BARRIERS };
+enum { FULL, EMPTY };
 
 static __device__ __forceinline__ uint32_t queries_barrier(const struct memory &m, int which)
 {
@@ -111,20 +116,16 @@ static __device__ __forceinline__ uint32_t stage_barrier(const struct memory &m,
 
 static __device__ __forceinline__ uint32_t stage_count(const struct memory &m, int stage)
 {
-	return stage_barrier(m, stage, STAGE_BARRIERS);
+	return stage_barrier(m, stage, 2);
 }
-
-static_assert(8 * STAGE_BARRIERS + 8 == ATTENTION_MMA_SAID, "a count and the barriers of a stage");
 
 static __device__ __forceinline__ void barriers_init(const struct memory &m)
 {
 	mbarrier_init(queries_barrier(m, FULL), 1);
 	mbarrier_init(queries_barrier(m, EMPTY), WARPS);
 	for (int i = 0; i < m.stages; i++) {
-		mbarrier_init(stage_barrier(m, i, K_FULL), 1);
-		mbarrier_init(stage_barrier(m, i, K_EMPTY), WARPS);
-		mbarrier_init(stage_barrier(m, i, V_FULL), 1);
-		mbarrier_init(stage_barrier(m, i, V_EMPTY), WARPS);
+		mbarrier_init(stage_barrier(m, i, FULL), 1);
+		mbarrier_init(stage_barrier(m, i, EMPTY), WARPS);
 	}
 	mbarrier_init_fence();
 }
@@ -145,31 +146,6 @@ static __device__ __forceinline__ void place_next(struct place *r, int stages)
 
 /* ------------------------------------------------------------------------------ the one that loads */
 
-/* The next tile of keys: fewer than a tile only at a segment's end. */
-struct tile_keys {
-	int segment, first;
-};
-
-static __device__ __forceinline__ struct tile_keys keys_seek(const struct attention_params &p,
-							     int step)
-{
-	struct tile_keys t = { 0, step * KEYS };
-
-	while (t.segment + 1 < p.segments && t.first >= p.segment[t.segment].tokens) {
-		t.first -= (p.segment[t.segment].tokens + KEYS - 1) / KEYS * KEYS;
-		t.segment++;
-	}
-	return t;
-}
-
-static __device__ __forceinline__ void keys_next(const struct attention_params &p,
-						 struct tile_keys *t)
-{
-	t->first += KEYS;
-	while (t->segment + 1 < p.segments && t->first >= p.segment[t->segment].tokens)
-		*t = { t->segment + 1, 0 };
-}
-
 /* Boxes of one head to a part of `rows` rows, `at` rows on. */
 template <int D>
 static __device__ __forceinline__ void rows_load(const CUtensorMap map[ATTENTION_BOXES],
@@ -188,23 +164,33 @@ static __device__ __forceinline__ void rows_load(const CUtensorMap map[ATTENTION
 		tma_load_3d(to + at * narrow * 2, &map[2], barrier, wide + middle, head, first);
 }
 
-template <int D>
+/* A tile of segment I: fewer keys only at its end. */
+template <int D, int I>
 static __device__ __forceinline__ void tile_load(const struct attention_mma_params &p,
 						 const struct memory &m, const struct place &r,
-						 const struct tile_keys &t, int head)
+						 int head, int first)
 {
 	const uint32_t to = m.stage + r.stage * stage_bytes<D>;
-	const uint32_t k_full = stage_barrier(m, r.stage, K_FULL);
-	const uint32_t v_full = stage_barrier(m, r.stage, V_FULL);
+	const uint32_t full = stage_barrier(m, r.stage, FULL);
 
-	mbarrier_wait(stage_barrier(m, r.stage, K_EMPTY), r.parity);
-	mbarrier_arrive_expect(k_full, stage_bytes<D> / 2);
-	rows_load<D>(p.k[t.segment], to, 2 * KEYS, 0, k_full, head, t.first);
-	mbarrier_wait(stage_barrier(m, r.stage, V_EMPTY), r.parity);
-	shared_store_32(stage_count(m, r.stage),
-			min((int)KEYS, p.p.segment[t.segment].tokens - t.first));
-	mbarrier_arrive_expect(v_full, stage_bytes<D> / 2);
-	rows_load<D>(p.v[t.segment], to, 2 * KEYS, KEYS, v_full, head, t.first);
+	mbarrier_wait(stage_barrier(m, r.stage, EMPTY), r.parity);
+	shared_store_32(stage_count(m, r.stage), min((int)KEYS, p.p.segment[I].tokens - first));
+	mbarrier_arrive_expect(full, stage_bytes<D>);
+	rows_load<D>(p.k[I], to, 2 * KEYS, 0, full, head, first);
+	rows_load<D>(p.v[I], to, 2 * KEYS, KEYS, full, head, first);
+}
+
+/* Of `steps` tiles from `step` on, counted from segment I's first, those of segment I. */
+template <int D, int I>
+static __device__ __forceinline__ void segment_load(const struct attention_mma_params &p,
+						    const struct memory &m, struct place *r,
+						    int head, int *step, int *steps)
+{
+	const int tiles = (p.p.segment[I].tokens + KEYS - 1) / KEYS;
+
+	for (; *step<tiles && * steps> 0; ++*step, --*steps, place_next(r, m.stages))
+		tile_load<D, I>(p, m, *r, head, *step * KEYS);
+	*step -= tiles;
 }
 
 /* A half item: each warpgroup has its queries, and every other tile of its keys. */
@@ -240,18 +226,15 @@ static __device__ __forceinline__ void load_all(const struct attention_mma_param
 
 	for (; walk_next(p.p.split, blockIdx.x, &walk, &s); q_parity ^= 1) {
 		const int kv_head = s.head / p.p.heads_per_kv;
-		struct tile_keys t;
 
 		if (is_half(p.p, s.row)) {
 			s.step *= 2;
 			s.steps = min(2 * s.steps, p.p.split.steps - s.step);
 		}
 		share_load<D>(p, m, s, s.steps, q_parity);
-		t = keys_seek(p.p, s.step);
-		for (; s.steps > 0; s.steps--, place_next(&r, m.stages)) {
-			tile_load<D>(p, m, r, t, kv_head);
-			keys_next(p.p, &t);
-		}
+		segment_load<D, 0>(p, m, &r, kv_head, &s.step, &s.steps);
+		segment_load<D, 1>(p, m, &r, kv_head, &s.step, &s.steps);
+		segment_load<D, 2>(p, m, &r, kv_head, &s.step, &s.steps);
 	}
 	share_load<D>(p, m, s, 0, q_parity);
 }
@@ -261,27 +244,12 @@ static __device__ __forceinline__ void load_all(const struct attention_mma_param
 /* One warp's sums and what it has in registers of shared memory. */
 template <int D> struct warp_state {
 	float o[TILES][D / 8][4], s[TILES][KEYS / 8][4];
-	float most[TILES][2], sum[TILES][2];
+	float most[TILES][2];
+	float sum[TILES][4]; /* an accumulator of which all columns are the same */
 	uint32_t w[TILES][K_STEPS][4];
-	uint32_t q[2][TILES][4], k[2][K_STEPS][4]; /* of this step and of the next */
+	uint32_t q[2][TILES][4], k[2][K_STEPS][4]; /* of 16 lanes, and of the next */
 	uint32_t v[RING][4];
 };
-
-template <int D>
-static __device__ __forceinline__ void queries_read(struct warp_state<D> &t,
-						    const struct row_boxes &q, int step)
-{
-#pragma unroll
-	for (int m = 0; m < TILES; m++)
-		ldmatrix_x4(t.q[step % 2][m], lanes_at<D>(q, step, 16 * m));
-}
-
-template <int D>
-static __device__ __forceinline__ void keys_read(struct warp_state<D> &t, const struct row_boxes &k,
-						 int step, int n)
-{
-	ldmatrix_x4(t.k[step % 2][n], lanes_at<D>(k, step, 16 * n));
-}
 
 /* Group g of values: 16 keys by 16 lanes. */
 template <int D>
@@ -295,11 +263,23 @@ static __device__ __forceinline__ void values_read(struct warp_state<D> &t,
 static __device__ __forceinline__ void warp_arrive(uint32_t barrier)
 {
 	__syncwarp();
-	if (threadIdx.x % 32 == 0)
+	if (elect_one())
 		mbarrier_arrive(barrier);
 }
 
-/* s ← q·kᵀ of the warp's 32 queries; the first step's fragments are there, then those of values. */
+/* One of the five fragments that 16 lanes of the scores are made of: queries, then keys. */
+template <int D>
+static __device__ __forceinline__ void scores_read(struct warp_state<D> &t,
+						   const struct row_boxes &q,
+						   const struct row_boxes &k, int step, int i)
+{
+	if (i < TILES)
+		ldmatrix_x4(t.q[step % 2][i], lanes_at<D>(q, step, 16 * i));
+	else
+		ldmatrix_x4(t.k[step % 2][i - TILES], lanes_at<D>(k, step, 16 * (i - TILES)));
+}
+
+/* s ← q·kᵀ of the warp's 32 queries; the first fragments are there. */
 template <int D>
 static __device__ __forceinline__ void
 scores_make(struct warp_state<D> &t, const struct row_boxes &q, const struct row_boxes &k)
@@ -312,13 +292,15 @@ scores_make(struct warp_state<D> &t, const struct row_boxes &q, const struct row
 		for (int n = 0; n < KEYS / 8; n++)
 			t.s[m][n][0] = t.s[m][n][1] = t.s[m][n][2] = t.s[m][n][3] = 0;
 #pragma unroll
-	for (int i = 0; i < steps; i++) {
+	for (int i = 0; i < steps; i++)
 #pragma unroll
 		for (int n = 0; n < K_STEPS; n++) {
 			if (i + 1 < steps) {
-				if (n == 0)
-					queries_read<D>(t, q, i + 1);
-				keys_read<D>(t, k, i + 1, n);
+				if (n == 0) {
+					scores_read<D>(t, q, k, i + 1, 0);
+					scores_read<D>(t, q, k, i + 1, 1);
+				}
+				scores_read<D>(t, q, k, i + 1, TILES + n);
 			}
 #pragma unroll
 			for (int m = 0; m < TILES; m++) {
@@ -328,7 +310,6 @@ scores_make(struct warp_state<D> &t, const struct row_boxes &q, const struct row
 					 t.k[i % 2][n][3]);
 			}
 		}
-	}
 }
 
 /* Scores from `count` on count for nothing. */
@@ -363,7 +344,8 @@ static __device__ __forceinline__ void sums_scale(struct warp_state<D> &t,
 
 			t.most[m][h] = fmaxf(before, ceilf(row_max(top[m][h])));
 			factor = exp2_approx(before - t.most[m][h]);
-			t.sum[m][h] *= factor;
+			t.sum[m][2 * h] *= factor;
+			t.sum[m][2 * h + 1] *= factor;
 #pragma unroll
 			for (int n = 0; n < D / 8; n++) {
 				t.o[m][n][2 * h] *= factor;
@@ -403,20 +385,22 @@ static __device__ __forceinline__ void weights_make(struct warp_state<D> &t, flo
 				const float a = exp2_approx(s[0] * scale - t.most[m][j % 2]);
 				const float b = exp2_approx(s[1] * scale - t.most[m][j % 2]);
 
-				t.sum[m][j % 2] += a;
-				t.sum[m][j % 2] += b;
 				t.w[m][k][j] = bf16_pack(a, b);
 			}
 }
 
+/* One group's products, and once for 16 keys what their weights add to the sums. */
 template <int D> static __device__ __forceinline__ void values_group(struct warp_state<D> &t, int g)
 {
+	const uint32_t ones = 0x3f803f80; /* two of BF16 */
 	const int k = g / (D / 16), n = g % (D / 16) * 2;
 
 #pragma unroll
 	for (int m = 0; m < TILES; m++) {
 		mma_bf16(t.o[m][n], t.w[m][k], t.v[g % RING][0], t.v[g % RING][1]);
 		mma_bf16(t.o[m][n + 1], t.w[m][k], t.v[g % RING][2], t.v[g % RING][3]);
+		if (n == 0)
+			mma_bf16(t.sum[m], t.w[m][k], ones, ones);
 	}
 }
 
@@ -436,45 +420,46 @@ values_add(struct warp_state<D> &t, const struct memory &m, const struct row_box
 		if (g + AHEAD < groups)
 			values_read<D>(t, v, g + AHEAD);
 		if (g + AHEAD == groups) {
-			warp_arrive(stage_barrier(m, r.stage, V_EMPTY));
+			warp_arrive(stage_barrier(m, r.stage, EMPTY));
 			if (MORE) {
-				mbarrier_wait(stage_barrier(m, next.stage, K_FULL), next.parity);
-				queries_read<D>(t, q, 0);
+				mbarrier_wait(stage_barrier(m, next.stage, FULL), next.parity);
+				scores_read<D>(t, q, k, 0, 0);
+				scores_read<D>(t, q, k, 0, 1);
 			}
 		}
 		if (MORE && g + AHEAD >= groups) /* K_STEPS == AHEAD */
-			keys_read<D>(t, k, 0, g + AHEAD - groups);
+			scores_read<D>(t, q, k, 0, TILES + g + AHEAD - groups);
 		values_group<D>(t, g);
 	}
 }
 
 static_assert((int)K_STEPS == (int)AHEAD, "keys are read in the place of values");
 
-/* Where this lane reads a warp's queries, a stage's keys and its values. */
-template <int D>
-static __device__ __forceinline__ struct row_boxes queries_at(const struct memory &m, int row)
+/* What a lane reads of queries and values, rows of products, and of keys, columns. */
+struct lanes {
+	struct row_boxes row, column;
+};
+
+static __device__ __forceinline__ struct lanes lanes_make(void)
 {
 	const int lane = threadIdx.x % 32;
 
-	return row_boxes_at<D>(m.q, ROWS, row + lane % 16, lane / 16);
+	return { lane_boxes(lane % 16, lane / 16),
+		 lane_boxes(lane / 16 * 8 + lane % 8, lane / 8 % 2) };
 }
 
 template <int D>
-static __device__ __forceinline__ struct row_boxes keys_at(const struct memory &m, int stage)
+static __device__ __forceinline__ struct row_boxes keys_at(const struct memory &m,
+							   const struct lanes &l, int stage)
 {
-	const int lane = threadIdx.x % 32;
-
-	return row_boxes_at<D>(m.stage + stage * stage_bytes<D>, 2 * KEYS, lane / 16 * 8 + lane % 8,
-			       lane / 8 % 2);
+	return rows_from<D>(l.column, m.stage + stage * stage_bytes<D>, 2 * KEYS, 0);
 }
 
 template <int D>
-static __device__ __forceinline__ struct row_boxes values_at(const struct memory &m, int stage)
+static __device__ __forceinline__ struct row_boxes values_at(const struct memory &m,
+							     const struct lanes &l, int stage)
 {
-	const int lane = threadIdx.x % 32;
-
-	return row_boxes_at<D>(m.stage + stage * stage_bytes<D>, 2 * KEYS, KEYS + lane % 16,
-			       lane / 16);
+	return rows_from<D>(l.row, m.stage + stage * stage_bytes<D>, 2 * KEYS, KEYS);
 }
 
 /* Values' first fragments, before the weights are made; how many keys there are comes with them. */
@@ -482,7 +467,6 @@ template <int D>
 static __device__ __forceinline__ int values_begin(struct warp_state<D> &t, const struct memory &m,
 						   const struct row_boxes &v, const struct place &r)
 {
-	mbarrier_wait(stage_barrier(m, r.stage, V_FULL), r.parity);
 #pragma unroll
 	for (int g = 0; g < AHEAD; g++)
 		values_read<D>(t, v, g);
@@ -501,10 +485,8 @@ static __device__ __forceinline__ struct attention_share share_read(const struct
 /* A tile of the other warpgroup's. */
 static __device__ __forceinline__ void tile_pass(const struct memory &m, struct place *r)
 {
-	mbarrier_wait(stage_barrier(m, r->stage, K_FULL), r->parity);
-	warp_arrive(stage_barrier(m, r->stage, K_EMPTY));
-	mbarrier_wait(stage_barrier(m, r->stage, V_FULL), r->parity);
-	warp_arrive(stage_barrier(m, r->stage, V_EMPTY));
+	mbarrier_wait(stage_barrier(m, r->stage, FULL), r->parity);
+	warp_arrive(stage_barrier(m, r->stage, EMPTY));
 	place_next(r, m.stages);
 }
 
@@ -513,47 +495,70 @@ template <int D> static __device__ __forceinline__ void sums_clear(struct warp_s
 #pragma unroll
 	for (int i = 0; i < TILES; i++) {
 		t.most[i][0] = t.most[i][1] = attention_lowest;
-		t.sum[i][0] = t.sum[i][1] = 0;
+		t.sum[i][0] = t.sum[i][1] = t.sum[i][2] = t.sum[i][3] = 0;
 #pragma unroll
 		for (int n = 0; n < D / 8; n++)
 			t.o[i][n][0] = t.o[i][n][1] = t.o[i][n][2] = t.o[i][n][3] = 0;
 	}
 }
 
-/* `tiles` of the ring, with those of the other warpgroup between them where `half`. */
+/* Of a scheduler's two warps one at a time makes scores. Barriers 1 … 8 say whose turn it is. */
+static __device__ __forceinline__ void turn_wait(int warp)
+{
+	named_barrier(1 + warp, 64);
+}
+
+static __device__ __forceinline__ void turn_pass(int warp)
+{
+	named_barrier_arrive(1 + (warp ^ WARPS / 2), 64);
+}
+
+/*
+ * `tiles` of the ring, with those of the other warpgroup between them where `half`. Products of one tile's
+ * values are followed by those of the next one's keys.
+ */
 template <int D>
 static __device__ __forceinline__ void tiles_do(struct warp_state<D> &t, const struct memory &m,
-						struct row_boxes q, int tiles, bool half,
+						int row, int tiles, bool half, int warp,
 						float scale, struct place *r)
 {
-	struct row_boxes k = keys_at<D>(m, r->stage), v;
+	const struct lanes l = lanes_make();
+	struct row_boxes q = rows_from<D>(l.row, m.q, ROWS, row);
+	struct row_boxes k = keys_at<D>(m, l, r->stage), v;
 
-	mbarrier_wait(stage_barrier(m, r->stage, K_FULL), r->parity);
-	queries_read<D>(t, q, 0);
+	mbarrier_wait(stage_barrier(m, r->stage, FULL), r->parity);
 #pragma unroll
-	for (int n = 0; n < K_STEPS; n++)
-		keys_read<D>(t, k, 0, n);
+	for (int i = 0; i < TILES + K_STEPS; i++)
+		scores_read<D>(t, q, k, 0, i);
+	if (!half)
+		turn_wait(warp);
 	scores_make<D>(t, q, k);
+	if (!half)
+		turn_pass(warp);
 	for (int i = 1; i < tiles; i++) {
 		struct place next = *r;
+		uint32_t base = m.q;
 
-		forget(&q);
+		asm volatile("" : "+r"(base)); /* addresses of queries are made anew, not kept */
+		q = rows_from<D>(l.row, base, ROWS, row);
 		place_next(&next, m.stages);
-		warp_arrive(stage_barrier(m, r->stage, K_EMPTY));
-		if (half)
-			tile_pass(m, &next);
-		v = values_at<D>(m, r->stage);
+		v = values_at<D>(m, l, r->stage);
 		scores_end<D>(t, values_begin<D>(t, m, v, *r));
 		weights_make<D>(t, scale);
-		k = keys_at<D>(m, next.stage);
+		if (half)
+			tile_pass(m, &next);
+		k = keys_at<D>(m, l, next.stage);
 		values_add<D, true>(t, m, v, q, k, *r, next);
+		if (!half)
+			turn_wait(warp);
 		scores_make<D>(t, q, k);
+		if (!half)
+			turn_pass(warp);
 		*r = next;
 	}
 	if (!half)
 		warp_arrive(queries_barrier(m, EMPTY));
-	warp_arrive(stage_barrier(m, r->stage, K_EMPTY));
-	v = values_at<D>(m, r->stage);
+	v = values_at<D>(m, l, r->stage);
 	scores_end<D>(t, values_begin<D>(t, m, v, *r));
 	weights_make<D>(t, scale);
 	values_add<D, false>(t, m, v, q, k, *r, *r);
@@ -568,11 +573,10 @@ static __device__ __forceinline__ void item_do(const struct attention_params &p,
 	struct warp_state<D> t;
 
 	sums_clear<D>(t);
-	tiles_do<D>(t, m, queries_at<D>(m, warp * 32), share_read(m, q_parity).steps, false,
-		    p.scale_log2, r);
+	tiles_do<D>(t, m, warp * 32, share_read(m, q_parity).steps, false, warp, p.scale_log2, r);
 #pragma unroll
 	for (int i = 0; i < TILES; i++) {
-		const float sum[2] = { row_sum(t.sum[i][0]), row_sum(t.sum[i][1]) };
+		const float sum[2] = { t.sum[i][0], t.sum[i][2] };
 
 		rows_store<D>(p, share_read(m, q_parity), warp * 32 + 16 * i + threadIdx.x % 32 / 4,
 			      t.most[i], sum, t.o[i][0]);
@@ -584,7 +588,7 @@ static __device__ __forceinline__ void item_do(const struct attention_params &p,
 /* A barrier of the two warpgroups. */
 static __device__ __forceinline__ void groups_meet(void)
 {
-	named_barrier(1, 32 * WARPS);
+	named_barrier(1 + WARPS, 32 * WARPS);
 }
 
 /* Largest scores and sums of both warpgroups, and this one's sums scaled to them. */
@@ -594,9 +598,7 @@ static __device__ __forceinline__ void halves_scale(struct warp_state<D> &t, uin
 {
 #pragma unroll
 	for (int i = 0; i < TILES; i++) {
-#pragma unroll
-		for (int h = 0; h < 2; h++)
-			t.sum[i][h] = row_sum(t.sum[i][h]);
+		t.sum[i][1] = t.sum[i][2];
 		shared_store_16(mine + i * 2048, make_uint4(__float_as_uint(t.most[i][0]),
 							    __float_as_uint(t.most[i][1]),
 							    __float_as_uint(t.sum[i][0]),
@@ -686,7 +688,7 @@ static __device__ __forceinline__ void half_do(const struct attention_params &p,
 	if (group)
 		tile_pass(m, r);
 	if (mine)
-		tiles_do<D>(t, m, queries_at<D>(m, row), mine, true, p.scale_log2, r);
+		tiles_do<D>(t, m, row, mine, true, warp, p.scale_log2, r);
 	if (mine && 2 * mine + group == tiles)
 		tile_pass(m, r);
 	halves_add<D>(t, m, group);
@@ -701,6 +703,8 @@ static __device__ __forceinline__ void multiply_all(const struct attention_param
 	struct place r = { 0, 0 };
 	uint32_t q_parity = 0;
 
+	if (warp >= WARPS / 2)
+		turn_pass(warp);
 	for (;; q_parity ^= 1) {
 		struct attention_share s;
 
@@ -713,6 +717,8 @@ static __device__ __forceinline__ void multiply_all(const struct attention_param
 		else
 			item_do<D>(p, m, q_parity, warp, &r);
 	}
+	if (warp < WARPS / 2)
+		turn_wait(warp);
 }
 
 template <int D>
