@@ -5,9 +5,11 @@
 
 #include "kernels/cuda/device.h"
 
-_Static_assert(GDN_SUMS_SHARED(112) <= CUDA_PORTABLE_SHARED &&
-		       GDN_READ_SHARED(112) <= CUDA_PORTABLE_SHARED,
-	       "stages of the largest head");
+/* Rotations of the published sizes and of pictures of up to 70 by 70 latents beside the largest head. */
+_Static_assert(GDN_SUMS_TILES(112) + GDN_TURNS(20, 18, 18, 70, 70) <= CUDA_PORTABLE_SHARED &&
+		       GDN_SCAN_SHARED(112) <= CUDA_PORTABLE_SHARED &&
+		       GDN_READ_STATE(112) + GDN_TURNS(20, 18, 18, 70, 70) <= CUDA_PORTABLE_SHARED,
+	       "the largest head");
 
 /* What is read 16 bytes at a time. */
 static bool aligned(const void *p, size_t ld)
@@ -21,7 +23,8 @@ size_t cuda_workspace_gdn_gates(const struct kernel_device *device, const void *
 {
 	const struct kernel_gdn_gates *op = params;
 	const size_t frames = (size_t)op->frames, tokens = (size_t)op->tokens_per_frame;
-	const size_t parts = (tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS * (size_t)op->heads;
+	const size_t parts = (tokens + GDN_GATE_ROWS(op->heads) - 1) / GDN_GATE_ROWS(op->heads) *
+			     (size_t)op->heads;
 	size_t used = 0;
 
 	(void)device;
@@ -40,10 +43,10 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 {
 	const struct kernel_gdn_gates *op = params;
 	const int tokens = op->frames * op->tokens_per_frame;
-	static const enum cuda_kernel by_heads[GDN_GATE_COLUMNS / 16] = {
-		CUDA_KERNEL_gdn_gates_8, CUDA_KERNEL_gdn_gates_16, CUDA_KERNEL_gdn_gates_24,
-		CUDA_KERNEL_gdn_gates_32
-	};
+	static const enum cuda_kernel by_heads[GDN_GATE_HEADS / 8] = { CUDA_KERNEL_gdn_gates_8,
+								       CUDA_KERNEL_gdn_gates_16,
+								       CUDA_KERNEL_gdn_gates_24,
+								       CUDA_KERNEL_gdn_gates_32 };
 	const size_t rows = sizeof(uint16_t) * GDN_GATE_TOKENS * (size_t)op->channels;
 	const struct gdn_gates_params p = {
 		.u = op->u,
@@ -61,7 +64,7 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 		.channels = op->channels,
 		.heads = op->heads,
 	};
-	const bool matrix = op->heads <= GDN_GATE_COLUMNS / 2 && op->channels % 8 == 0 &&
+	const bool matrix = op->heads <= GDN_GATE_HEADS && op->channels % 8 == 0 &&
 			    aligned(op->u, 8) && aligned(p.weight_beta, 8) &&
 			    aligned(p.weight_decay, 8);
 	struct cuda_launch launch = { .params = &p, .block = { GDN_GATE_THREADS } };
@@ -74,7 +77,8 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 	if (matrix) {
 		launch.kernel = by_heads[(op->heads - 1) / 8];
 		launch.dependent = true;
-		launch.grid[0] = cuda_blocks((size_t)op->tokens_per_frame, GDN_GATE_ROWS);
+		launch.grid[0] =
+			cuda_blocks((size_t)op->tokens_per_frame, GDN_GATE_ROWS(op->heads));
 		launch.grid[1] = (unsigned int)op->frames;
 		r = cuda_launch(device, queue, &launch);
 		launch.kernel = CUDA_KERNEL_gdn_decay;
@@ -101,7 +105,7 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 /* ----------------------------------------------------------------------------------- delta rule */
 
 struct gdn_plan {
-	size_t meetings, inverse, rotation, p, a, p_z, b, history, read, z, bytes;
+	size_t meetings, inverse, p, a, p_z, b, history, read, z, bytes;
 };
 
 static struct gdn_plan plan_of(const struct kernel_gdn *op)
@@ -114,7 +118,6 @@ static struct gdn_plan plan_of(const struct kernel_gdn *op)
 
 	plan.meetings = cuda_reserve(&plan.bytes, items * sizeof(int[2]));
 	plan.inverse = cuda_reserve(&plan.bytes, 2 * rows * sizeof(float));
-	plan.rotation = cuda_reserve(&plan.bytes, rows * d * sizeof(float));
 	plan.p = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.a = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
 	plan.p_z = cuda_reserve(&plan.bytes, items * matrix * sizeof(float));
@@ -151,20 +154,43 @@ static const struct gdn_kernels *kernels_of(int head_dim)
 	return NULL;
 }
 
-static int check(const struct kernel_gdn *op, const struct gdn_plan *plan)
+static size_t turns_bytes(const struct kernel_rope *rope)
+{
+	return GDN_TURNS(rope->pairs_t, rope->pairs_y, rope->pairs_x, (size_t)rope->height,
+			 (size_t)rope->width);
+}
+
+static bool valid(const struct kernel_gdn *op, const struct gdn_plan *plan)
 {
 	const struct kernel_rope *rope = op->rope;
 	const size_t channels = (size_t)op->heads * (size_t)op->head_dim;
 
-	if (op->heads < 1 || rope->frames < 1 || rope->height < 1 || rope->width < 1 ||
-	    rope->pairs_t + rope->pairs_y + rope->pairs_x != op->head_dim / 2 ||
-	    op->ld < channels || !op->state_in != !op->normaliser_in ||
-	    !op->state_out != !op->normaliser_out || op->workspace.bytes < plan->bytes)
-		return -EINVAL;
+	return op->heads > 0 && op->head_dim > 0 && rope->frames > 0 && rope->height > 0 &&
+	       rope->width > 0 && rope->pairs_t >= 0 && rope->pairs_y >= 0 && rope->pairs_x >= 0 &&
+	       2 * (rope->pairs_t + rope->pairs_y + rope->pairs_x) == op->head_dim &&
+	       op->ld >= channels && !op->state_in == !op->normaliser_in &&
+	       !op->state_out == !op->normaliser_out && op->workspace.bytes >= plan->bytes;
+}
+
+/* The kernels for this head, or NULL where they cannot be used. */
+static const struct gdn_kernels *fast_kernels(const struct kernel_device *device,
+					      const struct kernel_gdn *op)
+{
+	const struct kernel_rope *rope = op->rope;
+	const struct gdn_kernels *kernels = kernels_of(op->head_dim);
+	const size_t d = (size_t)op->head_dim;
+
+	/* Rotations lie in shared memory; the read-out counts elements in 32 bits. */
+	if (!kernels ||
+	    GDN_SUMS_TILES(d) + turns_bytes(rope) >
+		    (size_t)device->function_shared[kernels->sums] ||
+	    (size_t)rope->frames * (size_t)rope->height * (size_t)rope->width * op->ld > INT32_MAX)
+		return NULL;
 	if (!aligned(op->q, op->ld) || !aligned(op->k, op->ld) || !aligned(op->v, op->ld) ||
-	    !aligned(op->gate, op->ld) || !aligned(op->q_norm, 8) || !aligned(op->k_norm, 8))
-		return -ENOTSUP;
-	return 0;
+	    !aligned(op->gate, op->ld) || !aligned(op->y, 8) || !aligned(op->q_norm, 8) ||
+	    !aligned(op->k_norm, 8) || !aligned(op->state_in, 8) || !aligned(op->state_out, 8))
+		return NULL;
+	return kernels;
 }
 
 static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan,
@@ -193,13 +219,13 @@ static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan
 		.y = op->y,
 		.epsilon = op->epsilon,
 		.kappa = (float)(1.0 / sqrt((double)op->head_dim * tokens)),
+		.inverse_width = 1.0f / (float)rope->width,
 		.frames = rope->frames,
 		.tokens = tokens,
 		.heads = op->heads,
 		.head_dim = op->head_dim,
 		.meetings = cuda_at(&op->workspace, plan->meetings),
 		.inverse = cuda_at(&op->workspace, plan->inverse),
-		.rotation = cuda_at(&op->workspace, plan->rotation),
 		.p = cuda_at(&op->workspace, plan->p),
 		.a = cuda_at(&op->workspace, plan->a),
 		.p_z = cuda_at(&op->workspace, plan->p_z),
@@ -210,55 +236,70 @@ static void params_fill(const struct kernel_gdn *op, const struct gdn_plan *plan
 	};
 }
 
-int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
-{
-	const struct kernel_gdn *op = params;
-	const struct gdn_kernels *kernels = kernels_of(op->head_dim);
-	struct gdn_params p;
-	struct gdn_plan plan;
-	unsigned int d, heads, frames;
-	int r;
+enum { PHASES = 4 }; /* norms, sums, scan, read-out */
 
-	if (!kernels || !op->rope)
-		return kernels ? -EINVAL : -ENOTSUP;
-	plan = plan_of(op);
-	r = check(op, &plan);
-	if (r < 0)
-		return r;
-	params_fill(op, &plan, &p);
-	d = (unsigned int)op->head_dim;
-	heads = (unsigned int)op->heads;
-	frames = (unsigned int)p.frames;
-	{
-		const struct cuda_launch phases[] = {
+static int launch_all(struct kernel_device *device, struct kernel_queue *queue,
+		      const struct cuda_launch phases[PHASES])
+{
+	int r = 0;
+
+	for (int i = 0; i < PHASES && r >= 0; i++)
+		r = cuda_launch(device, queue, &phases[i]);
+	return r;
+}
+
+static int run_fast(struct kernel_device *device, struct kernel_queue *queue,
+		    const struct gdn_kernels *kernels, const struct gdn_params *p,
+		    unsigned int turns)
+{
+	const unsigned int d = (unsigned int)p->head_dim, heads = (unsigned int)p->heads;
+	const unsigned int frames = (unsigned int)p->frames;
+	const size_t tokens = (size_t)p->tokens;
+
+	return launch_all(
+		device, queue,
+		(const struct cuda_launch[PHASES]){
 			{ .kernel = CUDA_KERNEL_gdn_inverse,
-			  .grid = { cuda_blocks(64 * (size_t)p.frames * (size_t)p.tokens,
-						GDN_INVERSE_THREADS) },
+			  .grid = { cuda_blocks(32 * frames * tokens, GDN_INVERSE_THREADS) },
 			  .block = { GDN_INVERSE_THREADS },
-			  .params = &p,
+			  .params = p,
 			  .dependent = true },
 			{ .kernel = kernels->sums,
 			  .grid = { heads, frames, 2 },
-			  .block = { 4 * d },
-			  .shared_bytes = GDN_SUMS_SHARED(d),
-			  .params = &p,
+			  .block = { GDN_SUMS_THREADS(d) },
+			  .shared_bytes = GDN_SUMS_TILES(d) + turns,
+			  .params = p,
 			  .dependent = true },
 			{ .kernel = kernels->scan,
-			  .grid = { d / GDN_SCAN_ROWS + 1, heads },
+			  .grid = { (d / GDN_SCAN_ROWS + 1) * heads +
+				    cuda_blocks(32 * frames * tokens, 2 * d) },
 			  .block = { 2 * d },
 			  .shared_bytes = GDN_SCAN_SHARED(d),
-			  .params = &p,
+			  .params = p,
 			  .dependent = true },
 			{ .kernel = kernels->read,
-			  .grid = { cuda_blocks((size_t)p.tokens, GDN_READ_TOKENS), heads, frames },
-			  .block = { GDN_READ_THREADS },
-			  .shared_bytes = GDN_READ_SHARED(d),
-			  .params = &p,
+			  .grid = { cuda_blocks(tokens, 16 * GDN_READ_TILES), heads, frames },
+			  .block = { 32 * GDN_READ_WARPS },
+			  .shared_bytes = GDN_READ_STATE(d) + turns,
+			  .params = p,
 			  .dependent = true },
-		};
+		});
+}
 
-		for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]) && r >= 0; i++)
-			r = cuda_launch(device, queue, &phases[i]);
-	}
-	return r;
+int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
+{
+	const struct kernel_gdn *op = params;
+	const struct gdn_kernels *kernels;
+	struct gdn_params p;
+	struct gdn_plan plan;
+
+	if (!op->rope)
+		return -EINVAL;
+	plan = plan_of(op);
+	if (!valid(op, &plan))
+		return -EINVAL;
+	params_fill(op, &plan, &p);
+	kernels = fast_kernels(device, op);
+	return kernels ? run_fast(device, queue, kernels, &p, (unsigned int)turns_bytes(op->rope)) :
+			 -ENOTSUP;
 }

@@ -1,409 +1,59 @@
 /*
- * Gated delta rule. Sums over the tokens of a frame (P, A, P_z, b of kernels.h) are matrix products on BF16
- * operands with F32 sums; the scan over frames is F32 throughout, each block having some rows of one head's
- * state, which depend on no other rows; the read-out is a product again. Norm, ReLU and rotation are
- * done where q and k are read.
+ * Gated delta rule: norms of the rows, and the scan over frames, F32 throughout, each block having some rows
+ * of one head's state, which depend on no other rows.
  */
-#include "kernels/cuda/gdn.h"
-#include "kernels/cuda/mma.cuh"
-#include "kernels/cuda/rope.cuh"
-#include "kernels/cuda/row.cuh"
-
-static const float log2_e = 1.44269504f;
-
-static __device__ __forceinline__ float warp_sum(float v)
-{
-#pragma unroll
-	for (int step = 16; step > 0; step /= 2)
-		v += __shfl_xor_sync(0xffffffffu, v, step);
-	return v;
-}
+#include "kernels/cuda/gdn.cuh"
 
 /* ------------------------------------------------------------------------------- q and k norms */
 
-/*
- * 1/√(mean of squares + ε) of every row of q, then of k, a warp a row; the rotations of every token, side
- * by side. Opens the meetings of gdn_sums.
- */
-extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
-	gdn_inverse(const __grid_constant__ struct gdn_params p)
+/* Chunks of eight channels of a row that a lane has on their way at once: 2304 channels a warp. */
+static const int inverse_chunks = 9;
+
+/* 1/√(mean of squares + ε) of a row of q or k, by a warp. */
+static __device__ __forceinline__ void row_inverse(const struct gdn_params &p, const void *x,
+						   int row, float *to)
 {
-	const int channels = p.heads * p.head_dim, rows = p.frames * p.tokens;
-	const int row = (blockIdx.x * GDN_INVERSE_THREADS + threadIdx.x) / 32;
-	const int lane = threadIdx.x % 32, thread = blockIdx.x * GDN_INVERSE_THREADS + threadIdx.x;
-	const uint16_t *x = row < rows ? (const uint16_t *)p.q + row * p.ld :
-					 (const uint16_t *)p.k + (row - rows) * p.ld;
+	const int channels = p.heads * p.head_dim, lane = threadIdx.x % 32;
+	const uint16_t *from = (const uint16_t *)x + row * p.ld;
 	float sum = 0;
 
-	dependency_wait();
-	for (int i = thread; i < p.frames * p.heads; i += gridDim.x * GDN_INVERSE_THREADS)
-		p.meetings[i] = make_int2(0, 0);
-	if (row >= 2 * rows)
-		return;
-	for (int pair = lane; row < rows && pair < p.head_dim / 2; pair += 32)
-		p.rotation[(size_t)row * (p.head_dim / 2) + pair] = rope_at(p.rope, row, pair);
-#pragma unroll 3
-	for (int c = lane; c < channels / 8; c += 32) {
-		const struct eight e = eight_load(x, c);
+	for (int first = 0; first < channels / 8; first += inverse_chunks * 32) {
+		uint4 bits[inverse_chunks];
+
+		/* A chunk that does not exist is the last one again, and does not count. */
+#pragma unroll
+		for (int i = 0; i < inverse_chunks; i++)
+			bits[i] = global_load_16(from +
+						 8 * min(first + i * 32 + lane, channels / 8 - 1));
+#pragma unroll
+		for (int i = 0; i < inverse_chunks; i++) {
+			const struct eight e = eight_of(bits[i]);
+			float part = 0;
 
 #pragma unroll
-		for (int i = 0; i < 8; i++)
-			sum += e.v[i] * e.v[i];
+			for (int k = 0; k < 8; k++)
+				part += e.v[k] * e.v[k];
+			sum += first + i * 32 + lane < channels / 8 ? part : 0;
+		}
 	}
 	sum = warp_sum(sum);
 	if (lane == 0)
-		p.inverse[row] = rsqrtf(sum / channels + p.epsilon);
-	dependency_launch();
+		to[row] = rsqrtf(sum / channels + p.epsilon);
 }
 
-/* Rotations of the four pairs of lanes 8·chunk… of a token. */
-struct turn {
-	float4 low, high;
-};
-
-static __device__ __forceinline__ struct turn turn_load(const struct gdn_params &p, int n,
-							int chunk)
+/* All rows of k; those of q have time until the read-out (gdn_scan). Opens the meetings of gdn_sums. */
+extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
+	gdn_inverse(const __grid_constant__ struct gdn_params p)
 {
-	const float4 *from =
-		(const float4 *)(p.rotation + (size_t)n * (p.head_dim / 2)) + 2 * chunk;
+	const int thread = blockIdx.x * GDN_INVERSE_THREADS + threadIdx.x;
+	const int rows = p.frames * p.tokens;
 
-	return { from[0], from[1] };
-}
-
-static __device__ __forceinline__ void eight_turn(const struct turn &r, float v[8])
-{
-	rope_turn(make_float2(r.low.x, r.low.y), &v[0], &v[1]);
-	rope_turn(make_float2(r.low.z, r.low.w), &v[2], &v[3]);
-	rope_turn(make_float2(r.high.x, r.high.y), &v[4], &v[5]);
-	rope_turn(make_float2(r.high.z, r.high.w), &v[6], &v[7]);
-}
-
-/* relu(x·inverse·w) */
-static __device__ __forceinline__ void eight_norm(float inverse, const struct eight &w, float v[8])
-{
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		v[i] = fmaxf(v[i] * inverse * w.v[i], 0.0f);
-}
-
-/* ------------------------------------------------------------------------- sums over the tokens */
-
-/* Tiles of a stage of 32 tokens in shared memory, in units of tiles. */
-enum gdn_tile {
-	TILE_RAW = 0,	 /* 2: k as it came */
-	TILE_V = 2,	 /* 3 */
-	TILE_TURNED = 5, /* 2 each: k̂, β·k̂, k, β·k */
-	TILE_TURNED_B = 7,
-	TILE_PLAIN = 9,
-	TILE_PLAIN_B = 11,
-	TILES = GDN_SUMS_TILES,
-};
-
-struct sums_work {
-	int head, first, end; /* tokens, of all frames */
-	uint32_t tiles; /* shared memory; behind them weights of the norm and two stages' β */
-};
-
-/*
- * threadIdx.x, but nothing made of it is kept in registers from stage to stage: with its sums a thread
- * has none to spare, and recomputing is cheaper than local memory. Token of a stage: thread / (D / 8);
- * its eight lanes: thread % (D / 8).
- */
-static __device__ __forceinline__ int sums_thread(void)
-{
-	int thread;
-
-	asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-	return thread;
-}
-
-template <int D> static __device__ __forceinline__ uint32_t sums_weight(const struct sums_work &w)
-{
-	return w.tiles + TILES * GDN_TOKENS * (D + GDN_PAD) * 2;
-}
-
-template <int D>
-static __device__ __forceinline__ uint32_t sums_beta(const struct sums_work &w, int stage)
-{
-	return sums_weight<D>(w) + D * 4 + stage % 2 * GDN_TOKENS * 4;
-}
-
-/* Eight F32 of shared memory. */
-static __device__ __forceinline__ struct eight eight_shared(uint32_t at)
-{
-	const uint4 a = shared_load_16(at), b = shared_load_16(at + 16);
-
-	return { { __uint_as_float(a.x), __uint_as_float(a.y), __uint_as_float(a.z),
-		   __uint_as_float(a.w), __uint_as_float(b.x), __uint_as_float(b.y),
-		   __uint_as_float(b.z), __uint_as_float(b.w) } };
-}
-
-/* Of this thread's token of a stage: β, norm, and the rotations of its lanes. */
-struct sums_token {
-	float beta, inverse;
-	struct turn turn;
-};
-
-template <int D>
-static __device__ __forceinline__ struct sums_token sums_fetch(const struct gdn_params &p,
-							       const struct sums_work &w, int stage)
-{
-	const int thread = sums_thread(), s = w.first + stage * GDN_TOKENS + thread / (D / 8);
-	const int n = min(s, w.end - 1);
-	struct sums_token token = { p.beta[(size_t)n * p.heads + w.head],
-				    p.inverse[p.frames * p.tokens + n],
-				    turn_load(p, n, thread % (D / 8)) };
-
-	if (s >= w.end)
-		token.beta = token.inverse = 0;
-	return token;
-}
-
-/* k and v of a stage on their way; each thread copies what it will read itself. */
-template <int D>
-static __device__ __forceinline__ void sums_copy(const struct gdn_params &p,
-						 const struct sums_work &w, int stage)
-{
-	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int thread = sums_thread(), row = thread / (D / 8), chunk = thread % (D / 8);
-	const uint32_t to = w.tiles + row * stride + chunk * 16;
-	const int s = w.first + stage * GDN_TOKENS + row;
-	const bool in = s < w.end;
-	const size_t at = (size_t)(in ? s : w.end - 1) * p.ld + w.head * D + chunk * 8;
-
-	cp_async_16(to + (TILE_RAW + stage % 2) * tile, (const uint16_t *)p.k + at, in ? 16 : 0);
-	cp_async_16(to + (TILE_V + stage % 3) * tile, (const uint16_t *)p.v + at, in ? 16 : 0);
-	cp_async_commit();
-}
-
-/* β of a token in two BF16, which together have 16 bits of it. */
-static __device__ __forceinline__ void beta_store(uint32_t to, int row, float beta)
-{
-	const uint16_t high = bf16_bits(beta), low = bf16_bits(beta - bf16_value(high));
-
-	asm volatile("st.shared.b16 [%0], %1;" ::"r"(to + row * 2), "h"(high) : "memory");
-	asm volatile("st.shared.b16 [%0], %1;" ::"r"(to + GDN_TOKENS * 2 + row * 2), "h"(low)
-		     : "memory");
-}
-
-static __device__ __forceinline__ struct eight eight_scaled(const struct eight &e, float factor)
-{
-	struct eight scaled;
-
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		scaled.v[i] = e.v[i] * factor;
-	return scaled;
-}
-
-/* Factors of a stage from what this thread copied. */
-template <int D>
-static __device__ __forceinline__ void sums_make(const struct sums_work &w, int stage,
-						 const struct sums_token &token)
-{
-	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int thread = sums_thread(), row = thread / (D / 8), chunk = thread % (D / 8);
-	const int parity = stage % 2;
-	const uint32_t to = w.tiles + row * stride + chunk * 16;
-	struct eight k = eight_of(shared_load_16(to + (TILE_RAW + parity) * tile));
-
-	eight_norm(token.inverse, eight_shared(sums_weight<D>(w) + chunk * 32), k.v);
-	shared_store_16(to + (TILE_PLAIN + parity) * tile, eight_bits(k));
-	shared_store_16(to + (TILE_PLAIN_B + parity) * tile,
-			eight_bits(eight_scaled(k, token.beta)));
-	eight_turn(token.turn, k.v);
-	shared_store_16(to + (TILE_TURNED + parity) * tile, eight_bits(k));
-	shared_store_16(to + (TILE_TURNED_B + parity) * tile,
-			eight_bits(eight_scaled(k, token.beta)));
-	if (chunk == 0)
-		beta_store(sums_beta<D>(w, stage), row, token.beta);
-}
-
-/* The warp's 16 rows and half of the columns of P, A and P_z; of b in columns 0 and 1 (its two BF16). */
-template <int D> struct sums {
-	float p[D / 16][4], a[D / 16][4], pz[D / 16][4], b[4];
-};
-
-/* c += a·b over 16 tokens, and c2 += a2·b where there is one; `b_at` is this lane's part of the tile of b. */
-template <int D>
-static __device__ __forceinline__ void half_add(const uint32_t a[4], const uint32_t a2[4],
-						uint32_t b_at, float c[D / 16][4], float (*c2)[4])
-{
-	uint32_t b[4];
-
-#pragma unroll
-	for (int n = 0; n < D / 16; n += 2) {
-		/* The last tile of an odd number: the second pair of matrices is not used. */
-		ldmatrix_x4_trans(b, b_at + n * 16 -
-					     (n + 1 < D / 16 ? 0 : threadIdx.x % 32 / 16 * 16));
-#pragma unroll
-		for (int i = 0; i < 2 && n + i < D / 16; i++) {
-			mma_bf16(c[n + i], a, b[2 * i], b[2 * i + 1]);
-			if (c2)
-				mma_bf16(c2[n + i], a2, b[2 * i], b[2 * i + 1]);
-		}
-	}
-}
-
-template <int D>
-static __device__ __forceinline__ void sums_add(const struct sums_work &w, int stage,
-						struct sums<D> &c)
-{
-	constexpr int stride = (D + GDN_PAD) * 2, tile = GDN_TOKENS * stride;
-	const int i = threadIdx.x % 32 / 8, r = threadIdx.x % 8, warp = threadIdx.x / 32;
-	const uint32_t a_at =
-		w.tiles + ((i >> 1) * 8 + r) * stride + (warp / 2 * 16 + (i & 1) * 8) * 2;
-	const uint32_t b_at = w.tiles + ((i & 1) * 8 + r) * stride + (i >> 1) * 16 + warp % 2 * D;
-	const uint32_t turned = (TILE_TURNED + stage % 2) * tile, v = (TILE_V + stage % 3) * tile;
-	const uint32_t plain = (TILE_PLAIN + stage % 2) * tile;
-	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-	const uint32_t beta = sums_beta<D>(w, stage) + g % 2 * GDN_TOKENS * 2 + pair * 4;
-
-#pragma unroll 1
-	for (int s = 0; s < GDN_TOKENS; s += 16) {
-		uint32_t a[4], av[4], b[2];
-
-		ldmatrix_x4_trans(a, a_at + turned + s * stride);
-		ldmatrix_x4_trans(av, a_at + v + s * stride);
-		half_add<D>(a, av, b_at + turned + 2 * tile + s * stride, c.p, c.a);
-		ldmatrix_x4_trans(a, a_at + plain + s * stride);
-		half_add<D>(a, a, b_at + plain + 2 * tile + s * stride, c.pz, NULL);
-		if (warp % 2)
-			continue;
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			asm volatile("ld.shared.b32 %0, [%1];"
-				     : "=r"(b[h])
-				     : "r"(beta + s * 2 + h * 16)
-				     : "memory");
-			b[h] = g < 2 ? b[h] : 0;
-		}
-		mma_bf16(c.b, a, b[0], b[1]);
-	}
-}
-
-/* c, or (`adds`) c and what is there. */
-template <int D>
-static __device__ __forceinline__ void matrix_store(float *to, bool adds, const float c[D / 16][4])
-{
-	const int row = threadIdx.x / 64 * 16 + threadIdx.x % 32 / 4;
-	const int column = threadIdx.x / 32 % 2 * (D / 2) + threadIdx.x % 4 * 2;
-
-#pragma unroll
-	for (int n = 0; n < D / 16; n++)
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			float2 *at = (float2 *)(to + (row + 8 * h) * D + n * 8 + column);
-			float2 v = make_float2(c[n][2 * h], c[n][2 * h + 1]);
-
-			if (adds) {
-				const float2 other = __ldcg(at);
-
-				v.x += other.x;
-				v.y += other.y;
-			}
-			*at = v;
-		}
-}
-
-template <int D>
-static __device__ __forceinline__ void sums_store(const struct gdn_params &p, int item, bool adds,
-						  const struct sums<D> &c)
-{
-	const int row = threadIdx.x / 64 * 16 + threadIdx.x % 32 / 4;
-
-	matrix_store<D>(p.p + (size_t)item * D * D, adds, c.p);
-	matrix_store<D>(p.a + (size_t)item * D * D, adds, c.a);
-	matrix_store<D>(p.p_z + (size_t)item * D * D, adds, c.pz);
-	if (threadIdx.x % 4 || threadIdx.x / 32 % 2)
-		return;
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		float *at = p.b + item * D + row + 8 * h;
-		const float v = c.b[2 * h] + c.b[2 * h + 1];
-
-		*at = adds ? v + __ldcg(at) : v;
-	}
-}
-
-/*
- * Two blocks have half of a frame's tokens each. The first one to be ready leaves its sums where they
- * belong, the second adds its own: of two numbers the sum is the same in either order.
- */
-template <int D>
-static __device__ __forceinline__ void sums_meet(const struct gdn_params &p, int item,
-						 const struct sums<D> &c)
-{
-	__shared__ int second;
-	int *meeting = (int *)&p.meetings[item];
-
-	if (threadIdx.x == 0)
-		second = atomicAdd(meeting, 1);
-	__syncthreads();
-	if (!second) {
-		sums_store<D>(p, item, false, c);
-		__threadfence();
-		__syncthreads();
-		if (threadIdx.x == 0)
-			atomicExch(meeting + 1, 1);
-		return;
-	}
-	if (threadIdx.x == 0) {
-		while (atomicAdd(meeting + 1, 0) == 0)
-			;
-		__threadfence();
-	}
-	__syncthreads();
-	sums_store<D>(p, item, true, c);
-}
-
-/* blockIdx: head, frame, half of the tokens. */
-template <int D> static __device__ __forceinline__ void gdn_sums(const struct gdn_params &p)
-{
-	constexpr int stride = (D + GDN_PAD) * 2;
-	extern __shared__ __align__(128) unsigned char memory[];
-	float *weight = (float *)(memory + TILES * GDN_TOKENS * stride);
-	const int half = (p.tokens + 2 * GDN_TOKENS - 1) / (2 * GDN_TOKENS) * GDN_TOKENS;
-	const int first = blockIdx.z * half, end = min(p.tokens, first + half);
-	const int frame = blockIdx.y * p.tokens;
-	const struct sums_work w = { .head = (int)blockIdx.x,
-				     .first = frame + first,
-				     .end = frame + end,
-				     .tiles = shared_address(memory) };
-	const int stages = max(end - first + GDN_TOKENS - 1, 0) / GDN_TOKENS;
-	struct sums<D> c = {};
-	struct sums_token token;
-
-	if (threadIdx.x < D)
-		weight[threadIdx.x] = p.k_norm[w.head * D + threadIdx.x] * p.kappa;
 	dependency_wait();
-	sums_copy<D>(p, w, 0);
-	sums_copy<D>(p, w, 1);
-	token = sums_fetch<D>(p, w, 0);
-	cp_async_wait<1>();
-	__syncthreads();
-	sums_make<D>(w, 0, token);
-	token = sums_fetch<D>(p, w, 1);
-	__syncthreads();
-	for (int stage = 0; stage < stages; stage++) {
-		sums_copy<D>(p, w, stage + 2);
-		cp_async_wait<1>();
-		/* Of the warps of one scheduler some make the next stage while the others use this one. */
-#pragma unroll
-		for (int turn = 0; turn < 2; turn++) {
-			if ((threadIdx.x / 128 + turn) % 2) {
-				sums_add<D>(w, stage, c);
-			} else if (stage + 1 < stages) {
-				sums_make<D>(w, stage + 1, token);
-				/* A stage ahead: it has all of that to arrive. */
-				token = sums_fetch<D>(p, w, stage + 2);
-			}
-		}
-		__syncthreads();
-	}
-	cp_async_wait<0>();
 	dependency_launch();
-	sums_meet<D>(p, blockIdx.y * p.heads + w.head, c);
+	for (int i = thread; i < p.frames * p.heads; i += gridDim.x * GDN_INVERSE_THREADS)
+		p.meetings[i] = make_int2(0, 0);
+	if (thread / 32 < rows)
+		row_inverse(p, p.k, thread / 32, p.inverse + rows);
 }
 
 /* ------------------------------------------------------------------------------ scan over frames */
@@ -451,423 +101,323 @@ static __device__ __forceinline__ void mma_tf32(float d[4], const uint32_t a[4],
 }
 
 /*
- * A thread's part of P for product n, what the fragments of its warp's 16 columns hold, on its way to
- * shared memory: there each thread has its own words, and waits for no other.
+ * A warp's part of a matrix for product n, a row of its tiles, on its way to shared memory: there each
+ * thread has its own words, and waits for no other.
  */
 template <int D>
-static __device__ __forceinline__ void scan_copy(const struct gdn_params &p, int head, int n,
-						 uint32_t to)
+static __device__ __forceinline__ void scan_copy(const struct gdn_params &p, const float *matrices,
+						 int head, int n, uint32_t to)
 {
-	const int column = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	const float *from;
 
 	if (n >= scan_products(p))
 		return;
-	from = p.p + (size_t)(scan_frame(p, n) * p.heads + head) * D * D + c * D + column;
+	from = matrices + sums_at<D>(scan_frame(p, n) * p.heads + head, threadIdx.x / 32, 0);
 #pragma unroll
-	for (int k = 0; k < D / 8; k++)
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			cp_async_4(to + (4 * k + i) * 2 * D * 4,
-				   from + (8 * k + i % 2 * 4) * D + i / 2 * 8);
+	for (int j = 0; j < D / 8; j++)
+		cp_async_16(to + j * 2 * D * 16, from + j * 128, 16);
 	cp_async_commit();
 }
 
-/* What scan_copy brought, and the next one on its way. */
-template <int D>
-static __device__ __forceinline__ void scan_fetch(const struct gdn_params &p, int head, int next,
-						  uint32_t at, float f[D / 2])
+/* What scan_copy brought. */
+template <int D> static __device__ __forceinline__ void scan_fetch(uint32_t at, uint4 f[D / 8])
 {
 	cp_async_wait<0>();
 #pragma unroll
-	for (int i = 0; i < D / 2; i++)
-		f[i] = __uint_as_float(shared_load_32(at + i * 2 * D * 4));
-	scan_copy<D>(p, head, next, at);
+	for (int j = 0; j < D / 8; j++)
+		f[j] = shared_load_16(at + j * 2 * D * 16);
 }
 
-/* sum = m·P for the warp's 16 columns; both factors in two TF32, the product of both lower parts left out. */
+/*
+ * sum = m·P for the warp's 16 columns; both factors in two TF32, the product of both lower parts left out.
+ * A lane's four numbers of a tile of m are its part of the left factor, two of them that of the right one:
+ * product k takes columns 2c and 2c + 1 where it says c and c + 4, which changes no sum, and P, being
+ * symmetric, has its columns where its rows are.
+ */
 template <int D>
-static __device__ __forceinline__ void scan_product(const float *m, const float f[D / 2],
+static __device__ __forceinline__ void scan_product(const uint4 *m, const uint4 f[D / 8],
 						    float sum[2][4])
 {
-	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-	float small[2][4] = {};
+	float small[2][4] = {}, cross[2][4] = {};
 
 #pragma unroll
 	for (int k = 0; k < D / 8; k++) {
-		uint32_t high[4], low[4];
+		const uint4 upper = m[k * 64 + threadIdx.x % 32],
+			    lower = m[k * 64 + 32 + threadIdx.x % 32];
+		const uint32_t high[4] = { upper.x, upper.y, upper.z, upper.w };
+		const uint32_t low[4] = { lower.x, lower.y, lower.z, lower.w };
+		const uint32_t b[2][2] = { { f[k].x, f[k].y }, { f[k].z, f[k].w } };
 
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const struct tf32_pair a =
-				tf32_split(m[(g + i % 2 * 8) * (D + 4) + 8 * k + c + i / 2 * 4]);
-
-			high[i] = a.high;
-			low[i] = a.low;
-		}
 #pragma unroll
 		for (int n = 0; n < 2; n++) {
-			const struct tf32_pair b0 = tf32_split(f[4 * k + 2 * n]);
-			const struct tf32_pair b1 = tf32_split(f[4 * k + 2 * n + 1]);
+			const struct tf32_pair b0 = tf32_split(__uint_as_float(b[n][0])),
+					       b1 = tf32_split(__uint_as_float(b[n][1]));
 
 			mma_tf32(sum[n], high, b0.high, b1.high);
-			mma_tf32(small[n], low, b0.high, b1.high);
 			mma_tf32(small[n], high, b0.low, b1.low);
+			mma_tf32(cross[n], low, b0.high, b1.high);
 		}
 	}
 #pragma unroll
 	for (int n = 0; n < 2; n++)
 #pragma unroll
 		for (int i = 0; i < 4; i++)
-			sum[n][i] += small[n][i];
+			sum[n][i] += small[n][i] + cross[n][i];
 }
 
-/* Where a thread's eight elements of a strip of 16 rows are: [2n + h] is a pair of columns of one row. */
-template <int D> static __device__ __forceinline__ int strip_at(int i, int ld)
+/* The warp's two tiles of m for the others, as scan_product reads them: a tile's upper terms, its lower ones. */
+static __device__ __forceinline__ void scan_share(uint4 *m, const float4 own[2])
 {
-	const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		uint4 *to = m + (threadIdx.x / 32 * 2 + h) * 64 + threadIdx.x % 32;
+		const struct tf32_pair x = tf32_split(own[h].x), y = tf32_split(own[h].y),
+				       z = tf32_split(own[h].z), w = tf32_split(own[h].w);
 
-	return (g + i % 2 * 8) * ld + threadIdx.x / 32 * 16 + i / 2 * 8 + 2 * c;
+		/* In the order that a left factor has them. */
+		to[0] = make_uint4(x.high, z.high, y.high, w.high);
+		to[32] = make_uint4(x.low, z.low, y.low, w.low);
+	}
 }
 
-/* M ← g·M·(I − P) + A of a strip, or A where there was no state. All of the block calls it. */
+static __device__ __forceinline__ float step_of(float a, float decay, float before, float sum)
+{
+	return a + decay * (before - sum);
+}
+
+/* own ← g·(own − m·P) + A, or A, of this warp's two tiles of m. */
 template <int D>
-static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int item, int row,
-						 bool has_state, const float f[D / 2], float *m,
-						 float2 next[4])
+static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int item, int strip,
+						 bool has_state, const uint4 f[D / 8],
+						 const uint4 *m, float4 own[2])
 {
-	const float *a = p.a + ((size_t)item * D + row) * D, g = p.decay[item];
+	const float g = p.decay[item];
 	float sum[2][4] = {};
+	float4 a[2];
 
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		next[i] = *(const float2 *)(a + strip_at<D>(i, D));
-	if (has_state) {
-		__syncthreads();
+	for (int h = 0; h < 2; h++)
+		a[h] = *(const float4 *)(p.a + sums_at<D>(item, strip, threadIdx.x / 32 * 2 + h));
+	if (has_state)
 		scan_product<D>(m, f, sum);
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			const float2 before = *(const float2 *)(m + strip_at<D>(i, D + 4));
+	for (int h = 0; h < 2; h++) {
+		const float4 before = own[h];
 
-			next[i].x += g * (before.x - sum[i / 2][i % 2 * 2]);
-			next[i].y += g * (before.y - sum[i / 2][i % 2 * 2 + 1]);
-		}
-		__syncthreads();
+		own[h] = a[h];
+		if (!has_state)
+			continue;
+		own[h].x = step_of(a[h].x, g, before.x, sum[h][0]);
+		own[h].y = step_of(a[h].y, g, before.y, sum[h][1]);
+		own[h].z = step_of(a[h].z, g, before.z, sum[h][2]);
+		own[h].w = step_of(a[h].w, g, before.w, sum[h][3]);
 	}
+}
+
+/* Element of a matrix as everyone else has it, row after row: the upper two of a lane's four of tile h. */
+template <int D> static __device__ __forceinline__ int strip_at(int strip, int h)
+{
+	return (strip * GDN_SCAN_ROWS + threadIdx.x % 32 / 4) * D + threadIdx.x / 32 * 16 + h * 8 +
+	       threadIdx.x % 4 * 2;
+}
+
+/* Elements of the state as it is read: the upper and the lower two of each tile. */
+struct scan_places {
+	int upper[2], lower[2];
+};
+
+template <int D> static __device__ __forceinline__ struct scan_places scan_places_of(int strip)
+{
+	struct scan_places at;
+
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		*(float2 *)(m + strip_at<D>(i, D + 4)) = next[i];
+	for (int h = 0; h < 2; h++) {
+		const int row = strip * GDN_SCAN_ROWS + threadIdx.x % 32 / 4;
+		const int column = threadIdx.x / 32 * 16 + h * 8 + threadIdx.x % 4 * 2;
+
+		at.upper[h] = read_at<D>(row, column);
+		at.lower[h] = read_at<D>(row + 8, column);
+	}
+	return at;
 }
 
 template <int D>
-static __device__ __forceinline__ void scan_store(const struct gdn_params &p, int t, int head,
-						  int row, bool forward, const float2 next[4])
+static __device__ __forceinline__ void
+scan_store(const struct gdn_params &p, int t, int head, int strip, bool forward,
+	   const struct scan_places &at, const float4 next[2])
 {
-	const size_t item = ((size_t)(t * p.heads + head) * D + row) * D;
+	const int item = t * p.heads + head;
 	const bool last = t == p.frames - 1;
+	uint16_t *read = (uint16_t *)p.read + (size_t)item * D * D;
 
 #pragma unroll
-	for (int i = 0; i < 4; i++) {
-		const int at = strip_at<D>(i, D);
-		float2 *history = (float2 *)(p.history + item + at), sum = next[i];
+	for (int h = 0; h < 2; h++) {
+		float4 sum = next[h],
+		       *history = (float4 *)(p.history +
+					     sums_at<D>(item, strip, threadIdx.x / 32 * 2 + h));
 
 		if (forward && !last) {
 			*history = sum;
 			continue;
 		}
 		if (!forward) {
-			sum.x += history->x;
-			sum.y += history->y;
+			const float4 other = *history;
+
+			sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
 		}
-		*(uint32_t *)((uint16_t *)p.read + item + at) = bf16_pack(sum.x, sum.y);
-		if (forward && p.state_out)
-			*(float2 *)(p.state_out + ((size_t)head * D + row) * D + at) = sum;
+		*(uint32_t *)(read + at.upper[h]) = bf16_pack(sum.x, sum.y);
+		*(uint32_t *)(read + at.lower[h]) = bf16_pack(sum.z, sum.w);
+		if (forward && p.state_out) {
+			float *out = p.state_out + (size_t)head * D * D + strip_at<D>(strip, h);
+
+			*(float2 *)out = make_float2(sum.x, sum.y);
+			*(float2 *)(out + 8 * D) = make_float2(sum.z, sum.w);
+		}
 	}
 }
 
+/* `m`: both terms of the strip's tiles, twice. */
 template <int D>
-static __device__ __forceinline__ void scan_state(const struct gdn_params &p, int head, int row,
-						  float *m, uint32_t own)
+static __device__ __forceinline__ void scan_state(const struct gdn_params &p, int head, int strip,
+						  uint4 *m, uint32_t own)
 {
 	const int last = p.frames - 1;
-	float f[D / 2] = {};
-	float2 next[4];
+	const struct scan_places places = scan_places_of<D>(strip);
+	uint4 f[D / 8] = {};
+	float4 next[2] = {};
 	int n = 0;
 
-	scan_copy<D>(p, head, 0, own);
+	scan_copy<D>(p, p.p, head, 0, own);
 	if (p.state_in)
 #pragma unroll
-		for (int i = 0; i < 4; i++)
-			*(float2 *)(m + strip_at<D>(i, D + 4)) =
-				*(const float2 *)(p.state_in + ((size_t)head * D + row) * D +
-						  strip_at<D>(i, D));
+		for (int h = 0; h < 2; h++) {
+			const float *in = p.state_in + (size_t)head * D * D + strip_at<D>(strip, h);
+			const float2 upper = *(const float2 *)in,
+				     lower = *(const float2 *)(in + 8 * D);
+
+			next[h] = make_float4(upper.x, upper.y, lower.x, lower.y);
+		}
 	for (int step = 0; step < 2 * p.frames - 1; step++) {
 		/* There, and back without the frame itself: frame t reads what t + 1 … wrote. */
 		const bool forward = step < p.frames;
 		const int t = forward ? step : 2 * last - step;
 		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
+		/* The other one is being read by warps that are a product behind. */
+		uint4 *now = m + n % 2 * (D / 8) * 64;
 
-		if (has_state)
-			scan_fetch<D>(p, head, ++n, own, f);
-		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, row, has_state, f, m, next);
-		scan_store<D>(p, t, head, row, forward, next);
+		if (has_state) {
+			scan_share(now, next);
+			scan_fetch<D>(own, f);
+			__syncthreads();
+			scan_copy<D>(p, p.p, head, ++n, own);
+		}
+		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, strip, has_state, f, now,
+			     next);
+		scan_store<D>(p, t, head, strip, forward, places, next);
 	}
 }
 
-/* z ← g·(I − P_z)·z + b, or b; a thread has half of the sum of an element. */
+/* Rows g and g + 8 of the warp's 16 of P_z·z, in every lane of a row. */
 template <int D>
-static __device__ __forceinline__ float scan_vector(const struct gdn_params &p, int item,
-						    bool has_state, float *z)
+static __device__ __forceinline__ float2 vector_product(const uint4 f[D / 8], const float *z)
 {
-	const int j = threadIdx.x % D, half = threadIdx.x / D;
-	const float *matrix = p.p_z + ((size_t)item * D + half * (D / 2)) * D + j;
-	float next = p.b[item * D + j], f[D / 2], sum = 0;
+	float2 sum = make_float2(0, 0);
 
-	__syncthreads();
-	if (has_state) {
-		/* P_z is symmetric: its columns may be read where they are neighbours. */
 #pragma unroll
-		for (int k = 0; k < D / 2; k++)
-			f[k] = matrix[k * D];
-#pragma unroll
-		for (int k = 0; k < D / 2; k++)
-			sum += f[k] * z[half * (D / 2) + k];
-		z[(1 + half) * D + j] = sum;
-		__syncthreads();
-		next += p.decay[item] * (z[j] - (z[D + j] + z[2 * D + j]));
-		__syncthreads();
+	for (int j = 0; j < D / 8; j++) {
+		const float2 pair = *(const float2 *)(z + j * 8 + threadIdx.x % 4 * 2);
+
+		sum.x += __uint_as_float(f[j].x) * pair.x + __uint_as_float(f[j].y) * pair.y;
+		sum.y += __uint_as_float(f[j].z) * pair.x + __uint_as_float(f[j].w) * pair.y;
 	}
-	if (half == 0)
-		z[j] = next;
-	return next;
+#pragma unroll
+	for (int step = 1; step < 4; step *= 2) {
+		sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
+		sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
+	}
+	return sum;
 }
 
+/* z ← g·(I − P_z)·z + b, or b; a lane has rows j and j + 8, each four times. */
 template <int D>
 static __device__ __forceinline__ void scan_normaliser(const struct gdn_params &p, int head,
-						       float *z)
+						       float *vectors, uint32_t own)
 {
-	const int j = threadIdx.x % D, last = p.frames - 1;
-	const bool mine = (int)threadIdx.x < D;
+	const int j = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, last = p.frames - 1;
+	const bool mine = threadIdx.x % 4 == 0;
+	uint4 f[D / 8] = {};
+	float2 next = make_float2(0, 0);
+	int n = 0;
 
-	if (mine)
-		z[j] = p.normaliser_in ? p.normaliser_in[head * D + j] : 0;
+	scan_copy<D>(p, p.p_z, head, 0, own);
+	if (p.normaliser_in)
+		next = make_float2(p.normaliser_in[head * D + j],
+				   p.normaliser_in[head * D + j + 8]);
 	for (int step = 0; step < 2 * p.frames - 1; step++) {
 		const bool forward = step < p.frames;
 		const int t = forward ? step : 2 * last - step;
-		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
-		float *sum = p.z + (t * p.heads + head) * D + j;
-		const float next =
-			scan_vector<D>(p, (forward ? t : t + 1) * p.heads + head, has_state, z);
+		const int item = (forward ? t : t + 1) * p.heads + head;
+		float *z = vectors + n % 2 * D, *sum = p.z + (t * p.heads + head) * D + j;
+		const float2 b = make_float2(p.b[item * D + j], p.b[item * D + j + 8]);
 
+		if (forward ? step > 0 || p.state_in : t < last - 1) {
+			const float2 before = next;
+			float2 product;
+
+			if (mine)
+				z[j] = next.x, z[j + 8] = next.y;
+			scan_fetch<D>(own, f);
+			__syncthreads();
+			scan_copy<D>(p, p.p_z, head, ++n, own);
+			product = vector_product<D>(f, z);
+			next.x = step_of(b.x, p.decay[item], before.x, product.x);
+			next.y = step_of(b.y, p.decay[item], before.y, product.y);
+		} else {
+			next = b;
+		}
 		if (!mine)
 			continue;
-		*sum = forward ? next : *sum + next;
-		if (step == last && p.normaliser_out)
-			p.normaliser_out[head * D + j] = next;
+		sum[0] = forward ? next.x : sum[0] + next.x;
+		sum[8] = forward ? next.y : sum[8] + next.y;
+		if (step == last && p.normaliser_out) {
+			p.normaliser_out[head * D + j] = next.x;
+			p.normaliser_out[head * D + j + 8] = next.y;
+		}
 	}
 }
 
-/* blockIdx.x: 16 rows of the state, or (the last one) the normaliser; blockIdx.y: the head. */
+/*
+ * blockIdx.x: of each head every 16 rows of the state, then the normaliser; and behind the last head the
+ * rows of q, a warp each, for which there is room beside the scan.
+ */
 template <int D> static __device__ __forceinline__ void gdn_scan(const struct gdn_params &p)
 {
-	__shared__ float m[16 * (D + 4)];
 	extern __shared__ __align__(128) unsigned char memory[];
+	constexpr int parts = D / GDN_SCAN_ROWS + 1;
+	const int head = blockIdx.x / parts, strip = blockIdx.x % parts;
+	const uint32_t own = shared_address(memory) + threadIdx.x * 16;
+	uint4 *m = (uint4 *)(memory + D * D * 4);
 
 	dependency_wait();
-	if (blockIdx.x + 1 < gridDim.x)
-		scan_state<D>(p, blockIdx.y, blockIdx.x * 16, m,
-			      shared_address(memory) + threadIdx.x * 4);
-	else
-		scan_normaliser<D>(p, blockIdx.y, m);
 	dependency_launch();
-}
+	if (head >= p.heads) {
+		const int row = ((blockIdx.x - p.heads * parts) * 2 * D + threadIdx.x) / 32;
 
-/* ------------------------------------------------------------------------------------- read-out */
-
-/* Lanes that share a row: a power of two, so that a row's sum stays in a warp. */
-template <int D> struct read_lanes {
-	static constexpr int value = D / 8 <= 4 ? 4 : D / 8 <= 8 ? 8 : 16;
-};
-
-/* A thread's rows: every GDN_READ_THREADS / lanes-th, in batches that are loaded together. */
-template <int D> struct read_rows {
-	static constexpr int lanes = read_lanes<D>::value, step = GDN_READ_THREADS / lanes;
-	static constexpr int count = GDN_READ_TOKENS / step, batch = count < 4 ? count : 4;
-};
-
-/* All queries of the block, normed and turned, to shared memory; one over their products with z beside them. */
-template <int D>
-static __device__ __forceinline__ void read_queries(const struct gdn_params &p, int t, int head,
-						    int first, uint32_t q, const float *z,
-						    float *inverse)
-{
-	using rows = read_rows<D>;
-	constexpr int stride = (D + GDN_PAD) * 2, batch = rows::batch;
-	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
-	const bool has = chunk < D / 8;
-	const struct eight none = {}, w = has ? eight_floats(p.q_norm + head * D, chunk) : none;
-	const struct eight zs = has ? eight_floats(z, chunk) : none;
-
-#pragma unroll 1
-	for (int at = 0; at < rows::count; at += batch) {
-		uint4 bits[batch];
-		struct turn turn[batch];
-		float norm[batch];
-
-#pragma unroll
-		for (int i = 0; i < batch; i++) {
-			const int s = first + row0 + (at + i) * rows::step;
-			const int n = t * p.tokens + (s < p.tokens ? s : 0);
-
-			bits[i] = make_uint4(0, 0, 0, 0);
-			norm[i] = s < p.tokens ? p.inverse[n] : 0;
-			if (!has)
-				continue;
-			turn[i] = turn_load(p, n, chunk);
-			if (s < p.tokens)
-				bits[i] = ((const uint4 *)((const uint16_t *)p.q + n * p.ld +
-							   head * D))[chunk];
-		}
-#pragma unroll
-		for (int i = 0; i < batch; i++) {
-			const int row = row0 + (at + i) * rows::step;
-			struct eight v = eight_of(bits[i]);
-			float sum = 0;
-
-			eight_norm(norm[i], w, v.v);
-#pragma unroll
-			for (int e = 0; e < 8; e++)
-				sum += v.v[e] * zs.v[e];
-			if (has) {
-				eight_turn(turn[i], v.v);
-				shared_store_16(q + row * stride + chunk * 16, eight_bits(v));
-			}
-#pragma unroll
-			for (int step = rows::lanes / 2; step > 0; step /= 2)
-				sum += __shfl_xor_sync(0xffffffffu, sum, step);
-			if (chunk == 0)
-				inverse[row] = 1.0f / (sum + 1e-8f);
-		}
+		if (row < p.frames * p.tokens)
+			row_inverse(p, p.q, row, p.inverse);
+	} else if (strip + 1 < parts) {
+		scan_state<D>(p, head, strip, m, own);
+	} else {
+		scan_normaliser<D>(p, head, (float *)m, own);
 	}
 }
 
-/* The gates of a thread's rows, on their way while the products are made. */
-template <int D>
-static __device__ __forceinline__ void read_gates(const struct gdn_params &p, int t, int head,
-						  int first, uint4 gate[read_rows<D>::count])
-{
-	using rows = read_rows<D>;
-	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
-
-#pragma unroll
-	for (int i = 0; i < rows::count; i++) {
-		const int s = first + row0 + i * rows::step;
-		const size_t n = (size_t)t * p.tokens + s;
-
-		if (chunk < D / 8 && s < p.tokens)
-			gate[i] = ((const uint4 *)((const uint16_t *)p.gate + n * p.ld +
-						   head * D))[chunk];
-	}
-}
-
-/* y of the block's tokens from the products in shared memory, eight lanes a thread. */
-template <int D>
-static __device__ __forceinline__ void
-read_store(const struct gdn_params &p, int t, int head, int first, const float *product,
-	   const float *inverse, const uint4 gate[read_rows<D>::count])
-{
-	using rows = read_rows<D>;
-	const int chunk = threadIdx.x % rows::lanes, row0 = threadIdx.x / rows::lanes;
-
-	if (chunk >= D / 8)
-		return;
-#pragma unroll
-	for (int i = 0; i < rows::count; i++) {
-		const int row = row0 + i * rows::step, s = first + row;
-		const size_t n = (size_t)t * p.tokens + s;
-		struct eight v, g;
-
-		if (s >= p.tokens)
-			continue;
-		v = eight_floats(product + row * (D + 4), chunk);
-		g = eight_of(gate[i]);
-#pragma unroll
-		for (int e = 0; e < 8; e++)
-			v.v[e] *= inverse[row] * g.v[e] *
-				  reciprocal_approx(1.0f + exp2_approx(-g.v[e] * log2_e));
-		eight_store((uint16_t *)p.y + n * p.heads * D + head * D, chunk, v);
-	}
-}
-
-template <int D> static __device__ __forceinline__ void gdn_read(const struct gdn_params &p)
-{
-	constexpr int stride = (D + GDN_PAD) * 2;
-	extern __shared__ __align__(128) unsigned char memory[];
-	unsigned char *queries = memory, *state = memory + GDN_READ_TOKENS * stride;
-	float *z = (float *)(memory + GDN_READ_TILES(D)), *inverse = z + D,
-	      *product = (float *)memory;
-	const int first = blockIdx.x * GDN_READ_TOKENS, head = blockIdx.y, t = blockIdx.z;
-	const int item = t * p.heads + head, i = threadIdx.x % 32 / 8, r = threadIdx.x % 8;
-	const int row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-	const uint32_t a_at =
-		shared_address(queries) + (row + (i & 1) * 8 + r) * stride + (i >> 1) * 16;
-	const uint32_t b_at = shared_address(state) + ((i >> 1) * 8 + r) * stride + (i & 1) * 16;
-	uint4 gate[read_rows<D>::count];
-	float c[D / 8][4] = {};
-
-	dependency_wait();
-	for (int e = threadIdx.x; e < D * (D / 8); e += GDN_READ_THREADS)
-		cp_async_16(shared_address(state) + e / (D / 8) * stride + e % (D / 8) * 16,
-			    (const uint16_t *)p.read + (size_t)item * D * D + e * 8, 16);
-	cp_async_commit();
-	for (int e = threadIdx.x; e < D; e += GDN_READ_THREADS)
-		z[e] = p.z[item * D + e];
-	__syncthreads();
-	read_queries<D>(p, t, head, first, shared_address(queries), z, inverse);
-	read_gates<D>(p, t, head, first, gate);
-	cp_async_wait<0>();
-	__syncthreads();
-#pragma unroll
-	for (int k = 0; k < D / 16; k++) {
-		uint32_t a[4], b[4];
-
-		ldmatrix_x4(a, a_at + k * 32);
-#pragma unroll
-		for (int n = 0; n < D / 8; n += 2) {
-			ldmatrix_x4(b, b_at + n * 8 * stride + k * 32);
-			mma_bf16(c[n], a, b[0], b[1]);
-			mma_bf16(c[n + 1], a, b[2], b[3]);
-		}
-	}
-	/* Products take the place of queries and state: a thread's eight lanes of a row lie together then. */
-	__syncthreads();
-#pragma unroll
-	for (int n = 0; n < D / 8; n++)
-#pragma unroll
-		for (int h = 0; h < 2; h++)
-			*(float2 *)(product + (row + g + 8 * h) * (D + 4) + n * 8 + 2 * pair) =
-				make_float2(c[n][2 * h], c[n][2 * h + 1]);
-	__syncthreads();
-	dependency_launch();
-	read_store<D>(p, t, head, first, product, inverse, gate);
-}
-
-#define GDN(D)                                                            \
-	extern "C" __global__ void __launch_bounds__(4 * D, 1)            \
-		gdn_sums_##D(const __grid_constant__ struct gdn_params p) \
-	{                                                                 \
-		gdn_sums<D>(p);                                           \
-	}                                                                 \
-	extern "C" __global__ void __launch_bounds__(2 * D)               \
+#define GDN_SCAN(D)                                                       \
+	extern "C" __global__ void __launch_bounds__(2 * D, 2)            \
 		gdn_scan_##D(const __grid_constant__ struct gdn_params p) \
 	{                                                                 \
 		gdn_scan<D>(p);                                           \
-	}                                                                 \
-	extern "C" __global__ void __launch_bounds__(GDN_READ_THREADS, 3) \
-		gdn_read_##D(const __grid_constant__ struct gdn_params p) \
-	{                                                                 \
-		gdn_read<D>(p);                                           \
 	}
-GDN(32)
-GDN(80)
-GDN(112)
+GDN_SCAN(32)
+GDN_SCAN(80)
+GDN_SCAN(112)

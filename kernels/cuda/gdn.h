@@ -7,32 +7,36 @@
 #include "kernels/cuda/norm.h"
 
 enum {
-	GDN_GATE_ROWS = 16,    /* tokens of a block of gdn_gates */
-	GDN_GATE_COLUMNS = 64, /* of its products: 32 heads */
-	GDN_GATE_TOKENS = 8,   /* of a block of gdn_beta_any */
+	GDN_GATE_HEADS = 32, /* at most */
+	GDN_GATE_TOKENS = 8, /* of a block of gdn_beta_any */
 	GDN_GATE_THREADS = 256,
 	GDN_MEAN_CHANNELS = 64, /* of a block of gdn_mean_any: two a lane */
 	GDN_INVERSE_THREADS = 256,
-	GDN_TOKENS = 32, /* of a stage of the sums */
-	GDN_SUMS_TILES = 13,
+	GDN_TOKENS = 32,       /* of a stage of the sums */
+	GDN_SUMS_MAKERS = 256, /* threads of a block of the sums that do not multiply */
+	GDN_SUMS_STAGES = 3,   /* in shared memory */
 	GDN_PAD = 8, /* elements after a row in shared memory: no bank conflicts of ldmatrix */
-	GDN_SCAN_ROWS = 16,   /* of the state in a block of the scan */
-	GDN_READ_TOKENS = 64, /* of a block of the read-out, 16 a warp */
-	GDN_READ_THREADS = 128,
+	GDN_MIRROR_ROW = 24, /* floats of a row of 16 that is turned round in shared memory */
+	GDN_SCAN_ROWS = 16,  /* of the state in a block of the scan */
+	GDN_READ_TILES = 14, /* of 16 tokens, of a block of the read-out */
+	GDN_READ_WARPS = 7,
 };
 
-/* Tiles of a stage, weights of the norm, β of two stages: 98.2 KB for heads of 112. */
-#define GDN_SUMS_SHARED(d) \
-	(GDN_SUMS_TILES * GDN_TOKENS * ((d) + GDN_PAD) * 2 + (d)*4 + 2 * GDN_TOKENS * 4)
-/* What every thread of a block of the scan needs of P. */
-#define GDN_SCAN_SHARED(d) ((d) * (d)*4)
-/* Queries and state; later the products, each row four elements longer. */
-#define GDN_READ_OPERANDS(d) ((GDN_READ_TOKENS + (d)) * ((d) + GDN_PAD) * 2)
-#define GDN_READ_PRODUCTS(d) (GDN_READ_TOKENS * ((d) + 4) * 4)
-#define GDN_READ_TILES(d) \
-	(GDN_READ_OPERANDS(d) > GDN_READ_PRODUCTS(d) ? GDN_READ_OPERANDS(d) : GDN_READ_PRODUCTS(d))
-/* And the normaliser and denominators. */
-#define GDN_READ_SHARED(d) (GDN_READ_TILES(d) + (d)*4 + GDN_READ_TOKENS * 4)
+/* Tokens of a block of gdn_gates: what 48 KB hold of its warps' sums. */
+#define GDN_GATE_ROWS(heads) ((heads) <= 24 ? 24 : 16)
+/* Threads of a block of the sums: a warp for every 16 lanes, in whole warpgroups, and the makers. */
+#define GDN_SUMS_THREADS(d) (((d) / 16 + 3) / 4 * 128 + GDN_SUMS_MAKERS)
+/* Rotations of a frame. */
+#define GDN_TURNS(pairs_t, pairs_y, pairs_x, height, width) \
+	(((size_t)(pairs_t) + (size_t)(pairs_y) * (height) + (size_t)(pairs_x) * (width)) * 8)
+/* Stages: two tiles and 24 bytes of every token; one more of v; behind them the rotations. */
+#define GDN_SUMS_TILES(d)                                                \
+	(GDN_SUMS_STAGES * GDN_TOKENS * (2 * ((d) + GDN_PAD) * 2 + 24) + \
+	 (GDN_SUMS_STAGES + 1) * GDN_TOKENS * ((d) + GDN_PAD) * 2)
+/* What every thread of a block of the scan needs of P, and both terms of 16 rows of the state, twice. */
+#define GDN_SCAN_SHARED(d) ((d) * (d)*4 + 4 * GDN_SCAN_ROWS * (d)*4)
+/* State in BF16, norm weights of q and the normaliser; behind them the rotations. */
+#define GDN_READ_STATE(d) ((d) * (d)*2 + 2 * (d)*4)
 
 struct gdn_gates_params {
 	const void *u, *weight_beta, *weight_decay;
@@ -52,12 +56,12 @@ struct gdn_params {
 	float *state_out, *normaliser_out;
 	void *y;
 	float epsilon, kappa;
+	float inverse_width; /* of rope.width */
 	int frames, tokens, heads, head_dim;
 
-	/* workspace */
+	/* workspace; matrices lie as gdn.cuh says, but for `read` */
 	int2 *meetings;	    /* [T][heads] of the two blocks of gdn_sums */
 	float *inverse;	    /* [2][T·S] of the norms of q and k */
-	float2 *rotation;   /* [T·S][D/2] cosine and sine */
 	float *p, *a, *p_z; /* [T][heads][D][D] */
 	float *b;	    /* [T][heads][D] */
 	float *history;	    /* [T][heads][D][D] forward states */

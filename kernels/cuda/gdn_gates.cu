@@ -14,30 +14,32 @@ static __device__ __forceinline__ float warp_sum(float v)
 }
 
 /*
- * This lane's rows of both factors: two tokens, and of each tile of 8 columns one: heads' betas, then, from
- * the next multiple of 8 on, their decays. Rows that do not exist are the first again, and nobody looks
- * at their products: so no load depends on a branch, and all are on their way together.
+ * Weights are the left factor: a tile of 16 rows has the betas of eight heads and the decays of the same
+ * ones. This lane's rows: two of each tile, and of each tile of eight tokens one. Rows that do not exist
+ * are the first again, and nobody looks at their products: so no load depends on a branch.
  */
 template <int TILES> struct gate_rows {
-	const uint16_t *token[2], *weight[TILES];
+	static constexpr int tokens = GDN_GATE_ROWS(TILES * 8), tiles = tokens / 8;
+	const uint16_t *token[tiles], *weight[TILES][2];
 };
 
 template <int TILES>
 static __device__ __forceinline__ struct gate_rows<TILES>
 gate_rows_of(const struct gdn_gates_params &p, const uint16_t *u, int count) {
-	const int g = threadIdx.x % 32 / 4;
+	const int g = threadIdx.x % 32 / 4, lane_channel = threadIdx.x % 4 * 8;
 	struct gate_rows<TILES> rows;
 
 #pragma unroll
-	for (int i = 0; i < 2; i++)
-		rows.token[i] = u + (size_t)(g + i * 8 < count ? g + i * 8 : 0) * p.channels;
+	for (int i = 0; i < gate_rows<TILES>::tiles; i++)
+		rows.token[i] =
+			u + (size_t)(g + i * 8 < count ? g + i * 8 : 0) * p.channels + lane_channel;
 #pragma unroll
 	for (int n = 0; n < TILES; n++) {
-		const int head = n % (TILES / 2) * 8 + g;
-		const void *from = n < TILES / 2 ? p.weight_beta : p.weight_decay;
+		const int head = n * 8 + g < p.heads ? n * 8 + g : 0;
+		const size_t at = (size_t)head * p.channels + lane_channel;
 
-		rows.weight[n] =
-			(const uint16_t *)from + (size_t)(head < p.heads ? head : 0) * p.channels;
+		rows.weight[n][0] = (const uint16_t *)p.weight_beta + at;
+		rows.weight[n][1] = (const uint16_t *)p.weight_decay + at;
 	}
 	return rows;
 }
@@ -45,77 +47,99 @@ gate_rows_of(const struct gdn_gates_params &p, const uint16_t *u, int count) {
 /* Eight neighbouring channels of each of a lane's rows. */
 template <int TILES>
 struct gate_step {
-	uint4 a[2], b[TILES];
+	uint4 token[gate_rows<TILES>::tiles], weight[TILES][2];
 };
 
 template <int TILES>
 static __device__ __forceinline__ struct gate_step<TILES>
-gate_load(const struct gate_rows<TILES> &rows, int channel, int channels) {
-	const bool inside = channel < channels;
+gate_load(const struct gate_rows<TILES> &rows, int channel, bool inside) {
 	const int at = inside ? channel : 0;
 	struct gate_step<TILES> s;
 
 #pragma unroll
 	for (int n = 0; n < TILES; n++)
-		s.b[n] = global_load_16(rows.weight[n] + at);
 #pragma unroll
-	for (int i = 0; i < 2; i++)
-		s.a[i] = global_load_16(rows.token[i] + at);
-	if (!inside)
-		s.a[0] = s.a[1] = make_uint4(0, 0, 0, 0);
+		for (int i = 0; i < 2; i++)
+			s.weight[n][i] = global_load_16(rows.weight[n][i] + at);
+#pragma unroll
+	for (int i = 0; i < gate_rows<TILES>::tiles; i++) {
+		s.token[i] = global_load_16(rows.token[i] + at);
+		if (!inside)
+			s.token[i] = make_uint4(0, 0, 0, 0);
+	}
 	return s;
 }
 
 /*
- * c += u·wᵀ of the block's 16 tokens; the warps share the channels, 32 at a time. A lane has eight
+ * c += w·uᵀ of the block's tokens; the warps share the channels, 32 at a time, and a warp asks for the
+ * channels of several steps at once: there is little to do but to wait for them. A lane has eight
  * neighbouring channels of its rows, 16 bytes: which of them a product takes for its k is the same in both
  * factors and changes nothing.
  */
 template <int TILES>
 static __device__ __forceinline__ void gates_product(const struct gdn_gates_params &p,
 						     const struct gate_rows<TILES> &rows,
-						     float c[TILES][4])
+						     float c[TILES][gate_rows<TILES>::tiles][4])
 {
+	constexpr int steps = TILES < 4 ? 5 : 4; /* what the registers hold */
 	const int lane_channel = threadIdx.x % 4 * 8;
-	int k = threadIdx.x / 32 * 32;
-	struct gate_step<TILES> next = gate_load<TILES>(rows, k + lane_channel, p.channels);
 
-	while (k < p.channels) {
-		const struct gate_step<TILES> s = next;
-		const uint32_t low[4] = { s.a[0].x, s.a[1].x, s.a[0].y, s.a[1].y };
-		const uint32_t high[4] = { s.a[0].z, s.a[1].z, s.a[0].w, s.a[1].w };
+#pragma unroll 1
+	for (int k = threadIdx.x / 32 * 32; k < p.channels; k += steps * GDN_GATE_THREADS) {
+		struct gate_step<TILES> s[steps];
 
-		k += GDN_GATE_THREADS;
-		next = gate_load<TILES>(rows, k + lane_channel, p.channels);
 #pragma unroll
-		for (int n = 0; n < TILES; n++) {
-			mma_bf16(c[n], low, s.b[n].x, s.b[n].y);
-			mma_bf16(c[n], high, s.b[n].z, s.b[n].w);
+		for (int j = 0; j < steps; j++) {
+			const int channel = k + j * GDN_GATE_THREADS;
+
+			s[j] = gate_load<TILES>(rows, channel, channel + lane_channel < p.channels);
 		}
+		/* Or they would be loaded when they are needed, to save registers. */
+		__syncwarp();
+#pragma unroll
+		for (int j = 0; j < steps; j++)
+#pragma unroll
+			for (int n = 0; n < TILES; n++) {
+				const uint4 a = s[j].weight[n][0], b = s[j].weight[n][1];
+				const uint32_t low[4] = { a.x, b.x, a.y, b.y };
+				const uint32_t high[4] = { a.z, b.z, a.w, b.w };
+
+#pragma unroll
+				for (int i = 0; i < gate_rows<TILES>::tiles; i++) {
+					const uint4 u = s[j].token[i];
+
+					mma_bf16(c[n][i], low, u.x, u.y);
+					mma_bf16(c[n][i], high, u.z, u.w);
+				}
+			}
 	}
 }
 
 template <int TILES> static __device__ __forceinline__ void gates(const struct gdn_gates_params &p)
 {
-	constexpr int columns = TILES * 8;
-	__shared__ float part[GDN_GATE_THREADS / 32][GDN_GATE_ROWS][columns + 2];
-	const int t = blockIdx.y, first = blockIdx.x * GDN_GATE_ROWS;
-	const int count = min(GDN_GATE_ROWS, p.tokens - first);
+	constexpr int columns = TILES * 16; /* betas, then decays */
+	constexpr int tokens = gate_rows<TILES>::tokens;
+	__shared__ float part[GDN_GATE_THREADS / 32][tokens][columns + 4];
+	const int t = blockIdx.y, first = blockIdx.x * tokens;
+	const int count = min(tokens, p.tokens - first);
 	const int g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
 	const size_t token = (size_t)t * p.tokens + first;
 	const uint16_t *u = (const uint16_t *)p.u + token * p.channels;
-	float c[TILES][4] = {};
+	float c[TILES][tokens / 8][4] = {};
 
 	dependency_wait();
+	dependency_launch();
 	gates_product<TILES>(p, gate_rows_of<TILES>(p, u, count), c);
 #pragma unroll
 	for (int n = 0; n < TILES; n++)
 #pragma unroll
-		for (int h = 0; h < 2; h++)
-			*(float2 *)&part[threadIdx.x / 32][g + h * 8][n * 8 + 2 * pair] =
-				make_float2(c[n][2 * h], c[n][2 * h + 1]);
+		for (int i = 0; i < tokens / 8; i++)
+#pragma unroll
+			for (int e = 0; e < 4; e++)
+				part[threadIdx.x / 32][i * 8 + 2 * pair + e % 2]
+				    [e / 2 * TILES * 8 + n * 8 + g] = c[n][i][e];
 	__syncthreads();
-	for (int i = threadIdx.x; i < GDN_GATE_ROWS * columns; i += GDN_GATE_THREADS) {
+	for (int i = threadIdx.x; i < tokens * columns; i += GDN_GATE_THREADS) {
 		const int row = i / columns, column = i % columns;
 		float sum = 0;
 
@@ -132,11 +156,10 @@ template <int TILES> static __device__ __forceinline__ void gates(const struct g
 		float sum = 0;
 
 #pragma unroll
-		for (int row = 0; row < GDN_GATE_ROWS; row++)
+		for (int row = 0; row < tokens; row++)
 			sum += row < count ? part[0][row][columns / 2 + threadIdx.x] : 0;
 		p.mean[((size_t)t * gridDim.x + blockIdx.x) * p.heads + threadIdx.x] = sum;
 	}
-	dependency_launch();
 }
 
 /* Heads: at most 8, 16, 24, 32. */
@@ -144,7 +167,7 @@ template <int TILES> static __device__ __forceinline__ void gates(const struct g
 	extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)               \
 		gdn_gates_##HEADS(const __grid_constant__ struct gdn_gates_params p) \
 	{                                                                            \
-		gates<HEADS / 4>(p);                                                 \
+		gates<HEADS / 8>(p);                                                 \
 	}
 GATES(8)
 GATES(16)
@@ -155,16 +178,16 @@ GATES(32)
 extern "C" __global__ void gdn_decay(const __grid_constant__ struct gdn_gates_params p)
 {
 	const int item = blockIdx.x, t = item / p.heads, head = item % p.heads;
-	const int blocks = (p.tokens + GDN_GATE_ROWS - 1) / GDN_GATE_ROWS;
+	const int blocks = (p.tokens + GDN_GATE_ROWS(p.heads) - 1) / GDN_GATE_ROWS(p.heads);
 	float a = 0;
 
 	dependency_wait();
+	dependency_launch();
 	for (int i = threadIdx.x; i < blocks; i += 32)
 		a += p.mean[((size_t)t * blocks + i) * p.heads + head];
 	a = warp_sum(a) / p.tokens + p.bias_decay[head] + p.dt_bias[head];
 	if (threadIdx.x == 0)
 		p.decay[item] = expf(-expf(p.a_log[head]) * (a > 20 ? a : log1pf(expf(a))));
-	dependency_launch();
 }
 
 /* -------------------------------------------------------- gates of any number of heads and channels */

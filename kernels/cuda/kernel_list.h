@@ -13,6 +13,8 @@
 	X(attention_mma) \
 	X(attention_wgmma) \
 	X(gdn) \
+	X(gdn_sums) \
+	X(gdn_read) \
 	X(gdn_gates) \
 	X(norm) \
 	X(elementwise) \
@@ -44,15 +46,15 @@
 	X(gdn_gates, gdn_beta_any) \
 	X(gdn_gates, gdn_decay_any) \
 	X(gdn, gdn_inverse) \
-	X(gdn, gdn_sums_32) \
-	X(gdn, gdn_sums_80) \
-	X(gdn, gdn_sums_112) \
+	X(gdn_sums, gdn_sums_32) \
+	X(gdn_sums, gdn_sums_80) \
+	X(gdn_sums, gdn_sums_112) \
 	X(gdn, gdn_scan_32) \
 	X(gdn, gdn_scan_80) \
 	X(gdn, gdn_scan_112) \
-	X(gdn, gdn_read_32) \
-	X(gdn, gdn_read_80) \
-	X(gdn, gdn_read_112) \
+	X(gdn_read, gdn_read_32) \
+	X(gdn_read, gdn_read_80) \
+	X(gdn_read, gdn_read_112) \
 	X(norm, layer_norm_modulate) \
 	X(norm, layer_norm_modulate_any) \
 	X(norm, rms_norm) \
