@@ -172,7 +172,7 @@ static bool valid(const struct kernel_gdn *op, const struct gdn_plan *plan)
 	       !op->state_out == !op->normaliser_out && op->workspace.bytes >= plan->bytes;
 }
 
-/* The kernels for this head, or NULL where they cannot be used. */
+/* The kernels for this head, or NULL where they cannot be used: those of gdn_any.cu do it then. */
 static const struct gdn_kernels *fast_kernels(const struct kernel_device *device,
 					      const struct kernel_gdn *op)
 {
@@ -286,6 +286,37 @@ static int run_fast(struct kernel_device *device, struct kernel_queue *queue,
 		});
 }
 
+static int run_any(struct kernel_device *device, struct kernel_queue *queue,
+		   const struct gdn_params *p)
+{
+	const unsigned int d = (unsigned int)p->head_dim, heads = (unsigned int)p->heads;
+	const unsigned int frames = (unsigned int)p->frames;
+	const size_t tokens = (size_t)p->tokens;
+
+	return launch_all(
+		device, queue,
+		(const struct cuda_launch[PHASES]){
+			{ .kernel = CUDA_KERNEL_gdn_any_inverse,
+			  .grid = { cuda_blocks(64 * frames * tokens, GDN_ANY_THREADS) },
+			  .block = { GDN_ANY_THREADS },
+			  .params = p },
+			{ .kernel = CUDA_KERNEL_gdn_any_sums,
+			  .grid = { d, heads, frames },
+			  .block = { GDN_ANY_THREADS },
+			  .params = p },
+			{ .kernel = CUDA_KERNEL_gdn_any_scan,
+			  .grid = { d + 1, heads },
+			  .block = { GDN_ANY_THREADS },
+			  .shared_bytes = 2 * d * (unsigned int)sizeof(float),
+			  .params = p },
+			{ .kernel = CUDA_KERNEL_gdn_any_read,
+			  .grid = { cuda_blocks(tokens, GDN_ANY_QUERIES), heads, frames },
+			  .block = { GDN_ANY_THREADS },
+			  .shared_bytes = GDN_ANY_QUERIES * d * (unsigned int)sizeof(float),
+			  .params = p },
+		});
+}
+
 int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
 {
 	const struct kernel_gdn *op = params;
@@ -301,5 +332,5 @@ int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel
 	params_fill(op, &plan, &p);
 	kernels = fast_kernels(device, op);
 	return kernels ? run_fast(device, queue, kernels, &p, (unsigned int)turns_bytes(op->rope)) :
-			 -ENOTSUP;
+			 run_any(device, queue, &p);
 }

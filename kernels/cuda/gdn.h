@@ -20,6 +20,10 @@ enum {
 	GDN_SCAN_ROWS = 16,  /* of the state in a block of the scan */
 	GDN_READ_TILES = 14, /* of 16 tokens, of a block of the read-out */
 	GDN_READ_WARPS = 7,
+	/* Kernels for any head. */
+	GDN_ANY_THREADS = 128,
+	GDN_ANY_TOKENS = 32, /* whose row of a factor lies ready */
+	GDN_ANY_QUERIES = 4, /* tokens of a block of the read-out */
 };
 
 /* Tokens of a block of gdn_gates: what 48 KB hold of its warps' sums. */

@@ -15,6 +15,7 @@
 	X(gdn) \
 	X(gdn_sums) \
 	X(gdn_read) \
+	X(gdn_any) \
 	X(gdn_gates) \
 	X(norm) \
 	X(elementwise) \
@@ -55,6 +56,10 @@
 	X(gdn_read, gdn_read_32) \
 	X(gdn_read, gdn_read_80) \
 	X(gdn_read, gdn_read_112) \
+	X(gdn_any, gdn_any_inverse) \
+	X(gdn_any, gdn_any_sums) \
+	X(gdn_any, gdn_any_scan) \
+	X(gdn_any, gdn_any_read) \
 	X(norm, layer_norm_modulate) \
 	X(norm, layer_norm_modulate_any) \
 	X(norm, rms_norm) \

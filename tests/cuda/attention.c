@@ -53,6 +53,12 @@ static void gdn(void **state)
 		/* two stages and a bit for the first half of a frame's tokens, and less for the other */
 		{ 5, 3, 43, 2, 112, 20, 18, 0, true, true },
 		{ 2, 1, 300, 1, 112, 0, 0, 0, true, true },
+		/* any head, and strides that are no multiple of 16 bytes */
+		{ 1, 1, 1, 1, 2, 1, 0, 0, false, true },
+		{ 3, 2, 3, 5, 6, 1, 1, 1, true, true },
+		{ 3, 5, 7, 3, 64, 12, 10, 0, true, true },
+		{ 2, 7, 9, 2, 256, 40, 44, 8, true, true },
+		{ 4, 4, 11, 2, 112, 20, 18, 3, true, true },
 	};
 
 	(void)state;
