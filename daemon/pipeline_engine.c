@@ -139,12 +139,20 @@ static int frames_pull(struct pipeline *p, bool *ret_any, struct sana_error *err
 
 /* ------------------------------------------------------------------------------------ the work */
 
-/* A chunk is done: how much work a frame is. */
+/*
+ * When a chunk's last frames are decoded: how much work a frame is. Stages are begun long before they end, so none
+ * of them tells.
+ */
 static void work_measure(struct pipeline *p)
 {
 	struct engine_worker *e = &p->engine;
 	const int64_t now_ns = clock_now_ns();
+	struct sana_statistics statistics;
 
+	api(p)->statistics(e->stream, &statistics);
+	if (statistics.chunks == e->chunks)
+		return;
+	e->chunks = statistics.chunks;
 	e->busy_ns += now_ns - e->busy_since_ns;
 	e->busy_since_ns = now_ns;
 	if (e->busy_frames > 0) {
@@ -197,40 +205,50 @@ static void pool_wait(struct pipeline *p)
 	(void)poll(&fd, 1, POOL_WAIT_MS);
 }
 
-/* One frame in, one stage, what is ready out. *worked: there may be more to do at once. */
-static int engine_turn(struct pipeline *p, bool *worked, struct sana_error *error)
+/* All that has come, as long as there is room: the next step may wait for a stage. */
+static int frames_push(struct pipeline *p, bool *worked, struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
 	struct frame *frame = frame_next(p, *worked);
-	enum sana_stage stage = SANA_STAGE_NONE;
 	int r;
 
 	*worked = false;
 	prompt_take(p);
-	if (frame && !e->prompt) {
-		frame = frame_unref(frame);
-	} else if (frame) {
+	for (; frame; frame = ring_pop(&p->capture.ring)) {
 		const int64_t capture_ns = frame->capture_ns;
 
-		r = frame_push(p, frame, error);
+		r = e->prompt ? frame_push(p, frame, error) : 1;
 		if (r == 0) {
 			e->held = frame;
-		} else {
-			(void)frame_unref(frame);
-			if (r < 0)
-				return r;
-			e->last_push_ns = MAX_OF(e->last_push_ns, capture_ns);
-			*worked = true;
+			return 0;
 		}
+		(void)frame_unref(frame);
+		if (r < 0)
+			return r;
+		if (!e->prompt)
+			continue;
+		e->last_push_ns = MAX_OF(e->last_push_ns, capture_ns);
+		*worked = true;
 	}
+	return 0;
+}
+
+/* What has come in, one stage, what is ready out. *worked: there may be more to do at once. */
+static int engine_turn(struct pipeline *p, bool *worked, struct sana_error *error)
+{
+	struct engine_worker *e = &p->engine;
+	enum sana_stage stage;
+	int r = frames_push(p, worked, error);
+
+	if (r < 0)
+		return r;
 	beat(p);
 	r = api(p)->step(e->stream, &stage, error);
 	if (r < 0)
 		return r;
 	*worked = *worked || r > 0;
 	r = frames_pull(p, worked, error);
-	if (stage == SANA_STAGE_CACHE)
-		work_measure(p);
+	work_measure(p);
 	if (e->held && !*worked)
 		pool_wait(p);
 	return r;

@@ -154,6 +154,7 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	(void)pthread_mutex_unlock(&p->lock);
 	atomic_fetch_add(&e->rebuilds, 1);
 	e->warm_chunks = 0;
+	e->chunks = 0;
 	/* A stream counts its tickets anew, from 1; which prompts wait for an answer stays. */
 	for (int i = 0; i < TICKETS; i++)
 		e->ticket[i].engine = 0;

@@ -83,6 +83,7 @@ struct engine_worker {
 	char backend[32]; /* the best there was when the choice was ours; "": none yet, or not the best */
 	bool warm;
 	uint64_t warm_chunks; /* of this stream: thrown away, not counted outside */
+	uint64_t chunks;      /* of this stream, whose work was measured */
 	int64_t busy_ns, busy_since_ns;
 	int busy_frames;
 	int64_t last_push_ns; /* capture time */

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* Of a chunk's time asleep; in how many parts its frames come. */
+enum { WAITS = 6, PIECES = 3 };
+
 struct fake_engine fake_engine;
 
 struct sana_prompt {
@@ -25,7 +28,9 @@ struct fake_frame {
 struct sana_stream {
 	int width, height;
 	struct fake_frame fill[FAKE_ENGINE_CHUNK], run[FAKE_ENGINE_CHUNK];
-	int filled, running, next; /* next: to be pulled */
+	int filled, running, ready, next; /* of running ones, [next, ready) may be pulled */
+	int waits;			  /* steps that wait for the chunk that was begun */
+	int pushed;			  /* since the last step */
 	enum sana_stage phase;
 	bool first, announce;
 	uint64_t chunk, frame, ticket, last_ticket, pending;
@@ -201,6 +206,7 @@ static int push(struct sana_stream *s, const struct sana_picture *picture, int64
 		       picture->rgb + picture->row_bytes * (size_t)y, 3 * (size_t)s->width);
 	s->fill[s->filled++].timestamp_ns = timestamp_ns;
 	s->last_ns = timestamp_ns;
+	s->pushed++;
 	atomic_fetch_add(&fake_engine.pushed, 1);
 	return 1;
 }
@@ -214,7 +220,7 @@ static void chunk_start(struct sana_stream *s)
 		s->fill[i] = frame;
 	}
 	s->running = s->filled;
-	s->filled = s->next = 0;
+	s->filled = s->ready = s->next = 0;
 	s->first = false;
 	s->chunk++;
 	s->announce = s->pending != 0;
@@ -223,11 +229,31 @@ static void chunk_start(struct sana_stream *s)
 	s->pending = 0;
 }
 
+/* As on a GPU: the cache pass is begun when the first of three pieces is decoded and the others are on their way. */
+static int step_wait(struct sana_stream *s, enum sana_stage *ret_stage)
+{
+	if (s->waits == PIECES - 1 && s->phase == SANA_STAGE_CACHE) {
+		s->phase = SANA_STAGE_NONE;
+		return 1;
+	}
+	*ret_stage = SANA_STAGE_NONE;
+	sleep_ns(atomic_load(&fake_engine.frame_ns) * s->running / WAITS);
+	if (--s->waits < PIECES)
+		s->ready = s->running * (PIECES - s->waits) / PIECES;
+	s->statistics.chunks += s->waits == 0;
+	return 1;
+}
+
 static int step(struct sana_stream *s, enum sana_stage *ret_stage, struct sana_error *error)
 {
 	while (atomic_load(&fake_engine.hangs))
 		(void)usleep(10000);
+	if (s->pushed > atomic_load(&fake_engine.most_pushed))
+		atomic_store(&fake_engine.most_pushed, s->pushed);
+	s->pushed = 0;
 	*ret_stage = s->phase;
+	if (s->waits > 0)
+		return step_wait(s, ret_stage);
 	if (s->phase == SANA_STAGE_NONE) {
 		if (s->next < s->running || s->filled < chunk_size(s))
 			return 0;
@@ -240,9 +266,13 @@ static int step(struct sana_stream *s, enum sana_stage *ret_stage, struct sana_e
 					      "It failed.");
 		}
 		*ret_stage = SANA_STAGE_DENOISE;
-		sleep_ns(atomic_load(&fake_engine.frame_ns) * s->filled);
+		if (!fake_engine.overlaps)
+			sleep_ns(atomic_load(&fake_engine.frame_ns) * s->filled);
 		chunk_start(s);
 		s->phase = SANA_STAGE_CACHE;
+		s->waits = fake_engine.overlaps ? WAITS : 0;
+		s->ready = fake_engine.overlaps ? 0 : s->running;
+		s->statistics.chunks += !fake_engine.overlaps;
 		return 1;
 	}
 	s->phase = SANA_STAGE_NONE;
@@ -253,7 +283,7 @@ static int pull(struct sana_stream *s, struct sana_picture *picture,
 		struct sana_frame_info *ret_info, struct sana_error *error)
 {
 	(void)error;
-	if (s->next >= s->running)
+	if (s->next >= s->ready)
 		return 0;
 	for (int y = 0; y < s->height; y++)
 		for (int x = 0; x < 3 * s->width; x++)

@@ -16,10 +16,12 @@ struct fake_engine {
 	atomic_int model_failures;    /* so many openings fail before one succeeds */
 	atomic_int step_failures;     /* so many steps with work fail */
 	const char *step_fault;	      /* with this name; NULL: "backend.failed" */
-	atomic_bool hangs;	      /* steps do not return while it is set */
+	bool overlaps;	   /* chunks are begun by one step and waited for by later ones */
+	atomic_bool hangs; /* steps do not return while it is set */
 	atomic_bool refuses_prompts;
 	atomic_int models, streams, prompts; /* that exist */
 	atomic_uint_fast64_t opened, resets, pushed, pulled;
+	atomic_int most_pushed; /* from one step to the next */
 };
 
 extern struct fake_engine fake_engine;

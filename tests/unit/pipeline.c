@@ -5,6 +5,7 @@
 #include "tests/common/pipeline_rig.h"
 
 #include "base/histogram.h"
+#include "daemon/pipeline_private.h"
 
 #include <errno.h>
 
@@ -97,6 +98,50 @@ static void test_overload(void **state)
 	assert_int_equal(s.dropped_ring - before.dropped_ring, 0);
 	assert_true(s.frames_shown - before.frames_shown > 8 * (uint64_t)seconds);
 	assert_true(s.age_max_ns <= rig.options.settings.latency_cap_ns + CLOCK_SECOND_NS / 24);
+	rig_finish(&rig);
+}
+
+/* Per frame, the most it was thought to be within so many seconds. */
+static int64_t most_work_ns(double seconds)
+{
+	const int64_t end_ns = clock_now_ns() + (int64_t)(seconds * 1e9);
+	struct pipeline *p = rig.pipeline;
+	int64_t most_ns = 0;
+
+	while (clock_now_ns() < end_ns) {
+		rig_run(&rig, 0.05);
+		(void)pthread_mutex_lock(&p->lock);
+		most_ns = MAX_OF(most_ns, p->capture.admit.engine_ns);
+		(void)pthread_mutex_unlock(&p->lock);
+	}
+	return most_ns;
+}
+
+/* As on a GPU: what has come goes in before a stage is waited for, and work is measured of whole chunks. */
+static void test_stages_on_their_way(void **state)
+{
+	const int64_t work_ns = CLOCK_SECOND_NS / 32;
+	struct pipeline_statistics s;
+	int64_t most_ns;
+
+	(void)state;
+	fake_engine.overlaps = true;
+	atomic_store(&fake_engine.frame_ns, work_ns);
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_WARM, NULL, 15);
+	/* Warming up pushes all it has at once. */
+	atomic_store(&fake_engine.most_pushed, 0);
+	most_ns = most_work_ns(8);
+	s = rig_statistics(&rig);
+	print_message("work per frame %.1f ms, thought to be up to %.1f; edited %llu, left out "
+		      "%llu; up to %d frames in between two steps\n",
+		      (double)work_ns / 1e6, (double)most_ns / 1e6,
+		      (unsigned long long)s.frames_edited, (unsigned long long)s.dropped_overload,
+		      atomic_load(&fake_engine.most_pushed));
+	assert_true(s.frames_edited > 60);
+	assert_in_range(most_ns, work_ns, 5 * work_ns / 4);
+	assert_int_equal(s.dropped_overload, 0);
+	assert_true(atomic_load(&fake_engine.most_pushed) > 1);
 	rig_finish(&rig);
 }
 
@@ -516,6 +561,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_flow, setup),
 		cmocka_unit_test_setup(test_overload, setup),
+		cmocka_unit_test_setup(test_stages_on_their_way, setup),
 		cmocka_unit_test_setup(test_lost_source, setup),
 		cmocka_unit_test_setup(test_lost_source_of_long_chunks, setup),
 		cmocka_unit_test_setup(test_retry, setup),
