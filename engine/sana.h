@@ -315,8 +315,8 @@ struct sana_profile_line {
 enum { SANA_PROFILE_LINES = 320 };
 
 /*
- * From the next stage on every op is timed, which costs a little time itself; a second call starts from
- * nothing. sana_stream_profile ends it and returns how many lines there are (at most SANA_PROFILE_LINES),
+ * From the next stage on every op is timed, which costs a little time itself, and stages do not overlap; a
+ * second call starts from nothing. sana_stream_profile ends it and returns how many lines there are (at most SANA_PROFILE_LINES),
  * of which it fills up to `capacity`. What a pushed frame costs belongs to the encode stage.
  */
 int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error);

@@ -265,7 +265,6 @@ int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *err
 	if (!stream->profile)
 		return sana_error_set(error, -ENOMEM, "memory", "No memory for a profile.");
 	*stream->profile = (struct op_profile){ .storage = { bytes, bytes } };
-	stream->overlap = false;
 	for (int i = 0; i < STREAM_LANES; i++)
 		stream->lane[i].op.profile = stream->profile;
 	return 0;
@@ -277,7 +276,6 @@ int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *re
 
 	for (int i = 0; i < STREAM_LANES; i++)
 		stream->lane[i].op.profile = NULL;
-	stream->overlap = stream->can_overlap;
 	for (int i = 0; p && i < MIN_OF(p->lines, capacity); i++) {
 		const struct op_profile_line *line = &p->line[i];
 

@@ -84,7 +84,7 @@ struct sana_stream {
 	struct vae_decoder decoder;
 	struct editor editor;
 	struct stream_lane lane[STREAM_LANES];
-	bool can_overlap, overlap; /* the back end has fences; stages are not waited for at once */
+	bool can_overlap, overlap; /* the back end has fences; the caller wants it */
 	void *block;
 	size_t block_bytes;
 
@@ -168,6 +168,12 @@ int stream_status(struct sana_stream *stream, struct op_context **ret_op);
 
 /* Waits for what was enqueued, whatever failed: nothing uses the caller's memory any more. */
 void stream_lanes_wait(struct sana_stream *stream);
+
+/* Stages are not waited for at once. Those whose ops are timed are. */
+static inline bool stream_overlaps(const struct sana_stream *stream)
+{
+	return stream->overlap && !stream->lane[0].op.profile;
+}
 
 /* Forgets failures and what was on its way. */
 void stream_lanes_reset(struct sana_stream *stream);

@@ -146,7 +146,7 @@ static int64_t work_ns(const struct sana_stream *stream, const struct stream_wor
 	const struct backend *b = &stream->model->backend;
 	int64_t ns = now_ns() - work->start_ns;
 
-	if (stream->overlap && work->end)
+	if (stream_overlaps(stream) && work->end)
 		(void)b->table->fence_ns(b->device, work->start, work->end, &ns);
 	return ns;
 }

@@ -663,7 +663,7 @@ static int stage_run(struct sana_stream *stream, enum sana_stage stage, struct s
 	stream_work_begin(stream, lane, stage);
 	r = stage_start(stream, stage, error);
 	stream_work_end(stream, lane);
-	while (r >= 0 && !stream->overlap && stream->lane[lane].count > 0)
+	while (r >= 0 && !stream_overlaps(stream) && stream->lane[lane].count > 0)
 		r = lane_end_one(stream, lane, true, &stage);
 	if (stream->profile)
 		profile_stage_end(stream->profile, &stream->model->backend);
@@ -704,8 +704,8 @@ static int turn(struct sana_stream *stream, enum sana_stage *ret_stage, struct s
 	int ended = stream_status(stream, NULL), r;
 
 	if (ended >= 0)
-		ended = stream->overlap ? lanes_look(stream, ret_stage) :
-					  lanes_settle(stream, ret_stage);
+		ended = stream_overlaps(stream) ? lanes_look(stream, ret_stage) :
+						  lanes_settle(stream, ret_stage);
 	if (ended < 0)
 		return ended;
 	stage = stage_next(stream);

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-/* Everything it ran has left values behind; the block is as it was allocated again. */
+/* What ran has left values behind, measured or not; the block is as it was allocated again. */
 static int block_clear(struct sana_stream *stream)
 {
 	const struct backend *b = &stream->model->backend;
@@ -20,7 +20,6 @@ int stream_tune(struct sana_stream *stream)
 	const struct backend *b = &stream->model->backend;
 	struct op_context op = *stream_op(stream, STREAM_LANE_EDIT);
 	_cleanup_(freep) struct kernel_tuning *tuning = NULL;
-	int r;
 
 	if (!b->table->tune)
 		return 0;
@@ -30,10 +29,7 @@ int stream_tune(struct sana_stream *stream)
 	op.planning = op.tuning = true;
 	editor_tune(&stream->editor, &op);
 	b->table->tuned(b->device, tuning);
-	r = op.status < 0 ? op.status : 0;
-	if (r >= 0 && tuning->measured)
-		r = block_clear(stream);
-	return r;
+	return op.status < 0 ? op.status : block_clear(stream);
 }
 
 static void line_copy(const struct kernel_tuning_line *from, struct sana_tuning_line *to)

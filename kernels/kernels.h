@@ -592,9 +592,10 @@ struct kernel_backend {
 			   struct kernel_queue *first);
 
 	/*
-	 * Points of queues; NULL in a back end whose ops are done when they return. fence_set: the fence stands
-	 * for all that was enqueued so far. fence_wait sleeps until the queue has passed it; fence_passed: 1 when
-	 * it has, 0 not yet, or what failed. fence_ns: nanoseconds between two fences that were passed.
+	 * Points of queues; NULL in a back end whose ops are done when they return; one that has them has
+	 * host_allocate too. fence_set: the fence stands for all that was enqueued so far. fence_wait sleeps
+	 * until the queue has passed it; fence_passed: 1 when it has, 0 not yet, or what failed. fence_ns:
+	 * nanoseconds between two fences that were passed.
 	 */
 	int (*fence_create)(struct kernel_device *, struct kernel_fence **ret);
 	void (*fence_destroy)(struct kernel_device *, struct kernel_fence *);

@@ -165,6 +165,33 @@ static void test_switched_off_and_on(void **state)
 	recording_close(plain);
 }
 
+/* Ops that are timed are waited for meanwhile; afterwards it is as the caller wanted it. */
+static void test_timed_in_between(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	const struct sana_stream_options options = stream_fixture_small();
+
+	for (int wanted = 0; wanted <= 1; wanted++) {
+		struct recorder *late = recorder_start_late(3);
+		struct recording *r;
+
+		fixture->model->backend.table = &late->table;
+		r = recording_open(fixture, &options, fixture->prompt_a);
+		assert_true(sana_stream_set_overlap(r->stream, wanted));
+		assert_int_equal(sana_stream_profile_start(r->stream, NULL), 0);
+		feed(r, 3 * FIXTURE_CHUNK_FRAMES, false);
+		late->most_waiting = 0;
+		feed(r, 3 * FIXTURE_CHUNK_FRAMES, false);
+		assert_true(late->most_waiting < 100);
+		(void)sana_stream_profile(r->stream, NULL, 0);
+		feed(r, 3 * FIXTURE_CHUNK_FRAMES, false);
+		print_message("wanted %d: up to %d steps undone\n", wanted, late->most_waiting);
+		assert_int_equal(late->most_waiting > 100, wanted);
+		recording_close(r);
+		fixture->model->backend.table = &kernel_backend_cpu;
+	}
+}
+
 /* Fails on the device some time after it was enqueued; every frame is accounted for and the stream goes on. */
 static void check_failure(const struct stream_fixture *fixture, enum kernel_op op, int calls)
 {
@@ -269,8 +296,11 @@ static void test_discarded_on_the_way(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same_frames),	     cmocka_unit_test(test_runs_ahead),
-		cmocka_unit_test(test_switched_off_and_on),  cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_same_frames),
+		cmocka_unit_test(test_runs_ahead),
+		cmocka_unit_test(test_switched_off_and_on),
+		cmocka_unit_test(test_timed_in_between),
+		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_discarded_on_the_way),
 	};
 

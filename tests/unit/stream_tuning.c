@@ -13,6 +13,7 @@ static struct measured {
 	struct kernel_backend table;
 	int linears, temporals, others, rows[SHAPES], row_counts, ended;
 	int answer;
+	bool in_vain; /* it ran, and nothing came of it */
 } measured;
 
 static void rows_note(int rows)
@@ -58,7 +59,7 @@ static int tune(struct kernel_device *device, enum kernel_op op, const void *par
 static void tuned(struct kernel_device *device, struct kernel_tuning *ret)
 {
 	(void)device;
-	*ret = (struct kernel_tuning){ .measured = measured.linears,
+	*ret = (struct kernel_tuning){ .measured = measured.in_vain ? 0 : measured.linears,
 				       .known = 2,
 				       .left = 3,
 				       .library = 1,
@@ -131,6 +132,22 @@ static void leaves_nothing_behind(void **state)
 	recording_close(plain);
 }
 
+/* Kernels were run and gave no times: what they wrote is there all the same. */
+static void leaves_nothing_behind_in_vain(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	const struct sana_stream_options options = stream_fixture_small();
+	struct recording *r;
+
+	wrap(fixture, 0);
+	measured.in_vain = true;
+	r = recording_open(fixture, &options, fixture->prompt_a);
+	assert_true(measured.linears > 0);
+	assert_int_equal(poison_count(r->stream), 0);
+	recording_close(r);
+	fixture->model->backend.table = &kernel_backend_cpu;
+}
+
 static void failure_is_the_streams(void **state)
 {
 	const struct stream_fixture *fixture = *state;
@@ -151,6 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(leaves_nothing_behind),
+		cmocka_unit_test(leaves_nothing_behind_in_vain),
 		cmocka_unit_test(failure_is_the_streams),
 	};
 
