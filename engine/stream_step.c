@@ -686,15 +686,16 @@ static void failure_describe(struct sana_stream *stream, enum sana_stage stage, 
 							    "the stream starts afresh");
 }
 
-/* Overlap may have been switched off while stages were on their way. */
+/* Overlap may have been switched off while stages were on their way. 1: they were. */
 static int lanes_settle(struct sana_stream *stream, enum sana_stage *ret_stage)
 {
-	int r;
+	int ended = 0, r;
 
-	do
+	do {
 		r = lanes_end_one(stream, ret_stage);
-	while (r > 0);
-	return r;
+		ended |= r > 0;
+	} while (r > 0);
+	return r < 0 ? r : ended;
 }
 
 /* 1: *ret_stage was begun, or, SANA_STAGE_NONE, one begun before has ended; 0: neither. */

@@ -165,6 +165,34 @@ static void test_switched_off_and_on(void **state)
 	recording_close(plain);
 }
 
+/* 0 says that there is nothing new to pull: also of the step that finds what was on its way before. */
+static void test_switched_off_at_the_end(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	struct sana_stream_options options = stream_fixture_small();
+	struct recorder *late = recorder_start_late(2);
+	enum sana_stage stage = SANA_STAGE_NONE;
+	struct recording *r;
+	int frames;
+
+	fixture->model->backend.table = &late->table;
+	options.decode_latents = MODEL_MAX_CHUNK_LATENTS;
+	r = recording_open(fixture, &options, fixture->prompt_a);
+	feed(r, stream_frames(r->stream, r->stream->options.first_chunk_latents, true), false);
+	assert_int_equal(sana_stream_finish(r->stream, NULL), 0);
+	while (stage != SANA_STAGE_DECODE)
+		assert_int_equal(sana_stream_step(r->stream, &stage, NULL), 1);
+	recording_pull(r);
+	frames = r->frames;
+	(void)sana_stream_set_overlap(r->stream, false);
+	assert_int_equal(sana_stream_step(r->stream, &stage, NULL), 1);
+	assert_int_equal(stage, SANA_STAGE_NONE);
+	recording_pull(r);
+	assert_true(r->frames > frames);
+	recording_close(r);
+	fixture->model->backend.table = &kernel_backend_cpu;
+}
+
 /* Ops that are timed are waited for meanwhile; afterwards it is as the caller wanted it. */
 static void test_timed_in_between(void **state)
 {
@@ -299,6 +327,7 @@ int main(void)
 		cmocka_unit_test(test_same_frames),
 		cmocka_unit_test(test_runs_ahead),
 		cmocka_unit_test(test_switched_off_and_on),
+		cmocka_unit_test(test_switched_off_at_the_end),
 		cmocka_unit_test(test_timed_in_between),
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_discarded_on_the_way),
