@@ -34,6 +34,7 @@ struct run {
 	struct edit_latents *latents;
 	int width, height;
 	size_t next_prompt; /* all before it were given to the stream */
+	int64_t denoised;   /* steps begun */
 	bool at_boundary;   /* the next frame begins a chunk */
 	struct waiting waiting[WAITING_FRAMES];
 	int64_t pushed, written; /* frames */
@@ -362,24 +363,32 @@ static enum edit_status frames_pull(struct run *run)
 	}
 }
 
-static enum edit_status stages_run(struct run *run)
+/* One stage, and what can be pulled then. *ret_more: there may be another one. */
+static enum edit_status stage_run(struct run *run, bool *ret_more)
 {
-	enum edit_status status = EDIT_DONE;
+	const int steps = sana_model_config(run->model)->stream.steps;
 	enum sana_stage stage;
 	int r;
 
-	while (status == EDIT_DONE) {
-		if (edit_interrupted(NULL))
-			return EDIT_INTERRUPTED;
-		r = sana_stream_step(run->stream, &stage, &run->error);
-		if (r < 0)
-			return fail(run, EDIT_FAILED);
-		if (r == 0)
-			return EDIT_DONE;
-		/* The chunk went from filling to editing: the next frame begins another one. */
-		run->at_boundary |= stage == SANA_STAGE_DENOISE;
-		status = frames_pull(run);
-	}
+	if (edit_interrupted(NULL))
+		return EDIT_INTERRUPTED;
+	r = sana_stream_step(run->stream, &stage, &run->error);
+	if (r < 0)
+		return fail(run, EDIT_FAILED);
+	*ret_more = r > 0;
+	/* With its first step a chunk goes from filling to editing: the next frame begins another one. */
+	if (r > 0 && stage == SANA_STAGE_DENOISE && run->denoised++ % steps == 0)
+		run->at_boundary = true;
+	return frames_pull(run);
+}
+
+static enum edit_status stages_run(struct run *run)
+{
+	enum edit_status status = EDIT_DONE;
+	bool more = true;
+
+	while (status == EDIT_DONE && more)
+		status = stage_run(run, &more);
 	return status;
 }
 
@@ -406,23 +415,25 @@ static enum edit_status prompt_set(struct run *run, int64_t timestamp_ns)
 	return r < 0 ? fail(run, EDIT_FAILED) : EDIT_DONE;
 }
 
+/* A stage only where there is no room: a GPU works on while pictures are read, pushed and written. */
 static enum edit_status frame_push(struct run *run, const struct edit_frame *frame)
 {
 	const struct sana_picture picture = { (uint8_t *)frame->rgb, 3 * (size_t)run->width,
 					      run->width, run->height };
 	enum edit_status status;
+	bool more;
 	int r;
 
-	status = prompt_set(run, frame->timestamp_ns);
-	if (status != EDIT_DONE)
-		return status;
 	for (;;) {
+		status = prompt_set(run, frame->timestamp_ns);
+		if (status != EDIT_DONE)
+			return status;
 		r = sana_stream_push(run->stream, &picture, frame->timestamp_ns, &run->error);
 		if (r < 0)
 			return fail(run, EDIT_FAILED);
 		if (r > 0)
 			break;
-		status = stages_run(run);
+		status = stage_run(run, &more);
 		if (status != EDIT_DONE)
 			return status;
 	}
@@ -430,7 +441,7 @@ static enum edit_status frame_push(struct run *run, const struct edit_frame *fra
 	assert(run->pushed - run->written < WAITING_FRAMES);
 	run->waiting[run->pushed++ % WAITING_FRAMES] =
 		(struct waiting){ frame->timestamp_ns, frame->duration_ns };
-	return stages_run(run);
+	return EDIT_DONE;
 }
 
 static bool limit_is_reached(const struct run *run, const struct edit_frame *frame)
