@@ -21,51 +21,50 @@
 #include "kernels/kernels.h"
 
 /* Driver functions in use; resolved by name and version with cuGetProcAddress. */
-#define CUDA_DRIVER_FUNCTIONS(X)                             \
-	X(cuInit, 2000)                                      \
-	X(cuDeviceGetCount, 2000)                            \
-	X(cuDeviceGet, 2000)                                 \
-	X(cuDeviceGetName, 2000)                             \
-	X(cuDeviceGetPCIBusId, 4010)                         \
-	X(cuDeviceGetAttribute, 2000)                        \
-	X(cuDevicePrimaryCtxRetain, 7000)                    \
-	X(cuDevicePrimaryCtxRelease, 11000)                  \
-	X(cuCtxSetCurrent, 4000)                             \
-	X(cuMemAlloc, 3020)                                  \
-	X(cuMemFree, 3020)                                   \
-	X(cuMemGetInfo, 3020)                                \
-	X(cuMemAllocHost, 3020)                              \
-	X(cuMemFreeHost, 2000)                               \
-	X(cuMemsetD8Async, 3020)                             \
-	X(cuMemcpyHtoDAsync, 3020)                           \
-	X(cuMemcpyDtoHAsync, 3020)                           \
-	X(cuMemcpyDtoDAsync, 3020)                           \
-	X(cuStreamCreateWithPriority, 5050)                  \
-	X(cuCtxGetStreamPriorityRange, 5050)                 \
-	X(cuStreamDestroy, 4000)                             \
-	X(cuStreamSynchronize, 2000)                         \
-	X(cuStreamWaitEvent, 3020)                           \
-	X(cuStreamBeginCapture, 10010)                       \
-	X(cuStreamEndCapture, 10000)                         \
-	X(cuEventCreate, 2000)                               \
-	X(cuEventDestroy, 4000)                              \
-	X(cuEventRecord, 2000)                               \
-	X(cuEventSynchronize, 2000)                          \
-	X(cuEventQuery, 2000)                                \
-	X(cuEventElapsedTime, 2000)                          \
-	X(cuGraphInstantiateWithFlags, 11040)                \
-	X(cuGraphLaunch, 10000)                              \
-	X(cuGraphDestroy, 10000)                             \
-	X(cuGraphExecDestroy, 10000)                         \
-	X(cuLibraryLoadData, 12000)                          \
-	X(cuLibraryUnload, 12000)                            \
-	X(cuLibraryGetKernel, 12000)                         \
-	X(cuKernelGetFunction, 12000)                        \
-	X(cuFuncSetAttribute, 9000)                          \
-	X(cuFuncGetAttribute, 2020)                          \
-	X(cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050) \
-	X(cuLaunchKernelEx, 11060)                           \
-	X(cuTensorMapEncodeTiled, 12000)                     \
+#define CUDA_DRIVER_FUNCTIONS(X)              \
+	X(cuInit, 2000)                       \
+	X(cuDeviceGetCount, 2000)             \
+	X(cuDeviceGet, 2000)                  \
+	X(cuDeviceGetName, 2000)              \
+	X(cuDeviceGetPCIBusId, 4010)          \
+	X(cuDeviceGetAttribute, 2000)         \
+	X(cuDevicePrimaryCtxRetain, 7000)     \
+	X(cuDevicePrimaryCtxRelease, 11000)   \
+	X(cuCtxSetCurrent, 4000)              \
+	X(cuMemAlloc, 3020)                   \
+	X(cuMemFree, 3020)                    \
+	X(cuMemGetInfo, 3020)                 \
+	X(cuMemAllocHost, 3020)               \
+	X(cuMemFreeHost, 2000)                \
+	X(cuMemsetD8Async, 3020)              \
+	X(cuMemcpyHtoDAsync, 3020)            \
+	X(cuMemcpyDtoHAsync, 3020)            \
+	X(cuMemcpyDtoDAsync, 3020)            \
+	X(cuStreamCreateWithPriority, 5050)   \
+	X(cuCtxGetStreamPriorityRange, 5050)  \
+	X(cuStreamDestroy, 4000)              \
+	X(cuStreamSynchronize, 2000)          \
+	X(cuStreamWaitEvent, 3020)            \
+	X(cuStreamBeginCapture, 10010)        \
+	X(cuStreamEndCapture, 10000)          \
+	X(cuEventCreate, 2000)                \
+	X(cuEventDestroy, 4000)               \
+	X(cuEventRecord, 2000)                \
+	X(cuEventSynchronize, 2000)           \
+	X(cuEventQuery, 2000)                 \
+	X(cuEventElapsedTime, 2000)           \
+	X(cuGraphInstantiateWithFlags, 11040) \
+	X(cuGraphLaunch, 10000)               \
+	X(cuGraphDestroy, 10000)              \
+	X(cuGraphExecDestroy, 10000)          \
+	X(cuLibraryLoadData, 12000)           \
+	X(cuLibraryUnload, 12000)             \
+	X(cuLibraryGetKernel, 12000)          \
+	X(cuKernelGetFunction, 12000)         \
+	X(cuFuncSetAttribute, 9000)           \
+	X(cuFuncGetAttribute, 2020)           \
+	X(cuLaunchKernelEx, 11060)            \
+	X(cuTensorMapEncodeTiled, 12000)      \
 	X(cuGetErrorString, 6000)
 
 struct cuda_driver {
@@ -149,10 +148,6 @@ int cuda_launch(struct kernel_device *device, struct kernel_queue *queue,
 /* A grid that strides over `elements` elements with 256 threads a block. */
 int cuda_launch_flat(struct kernel_device *device, struct kernel_queue *queue,
 		     enum cuda_kernel kernel, size_t elements, const void *params);
-
-/* Blocks of a kernel that fit on one multiprocessor together; asked once, at opening time or later. */
-int cuda_resident_blocks(struct kernel_device *device, enum cuda_kernel kernel, int threads,
-			 unsigned int shared_bytes);
 
 static inline CUdeviceptr cuda_address(const void *p)
 {

@@ -74,13 +74,3 @@ int cuda_launch_flat(struct kernel_device *device, struct kernel_queue *queue,
 				   .params = params,
 			   });
 }
-
-int cuda_resident_blocks(struct kernel_device *device, enum cuda_kernel kernel, int threads,
-			 unsigned int shared_bytes)
-{
-	int blocks = 0;
-	const CUresult result = device->driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
-		&blocks, device->function[kernel], threads, shared_bytes);
-
-	return result == CUDA_SUCCESS ? blocks : cuda_status(result);
-}

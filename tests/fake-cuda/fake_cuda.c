@@ -506,17 +506,6 @@ static CUresult fake_cuFuncGetAttribute(int *value, CUfunction_attribute which, 
 	return CUDA_SUCCESS;
 }
 
-static CUresult fake_cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function,
-								 int threads, size_t shared)
-{
-	(void)function;
-	(void)threads;
-	(void)shared;
-	ENTER();
-	*blocks = 1;
-	return CUDA_SUCCESS;
-}
-
 static CUresult fake_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function,
 				      void **params, void **extra)
 {
