@@ -129,40 +129,46 @@ template <int D> static __device__ __forceinline__ void scan_fetch(uint32_t at, 
 }
 
 /*
- * sum = m·P for the warp's 16 columns; both factors in two TF32, the product of both lower parts left out.
+ * sum = m·P for the warp's 16 columns, of one state or two; both factors in two TF32, the product of both lower parts left out.
  * A lane's four numbers of a tile of m are its part of the left factor, two of them that of the right one:
  * product k takes columns 2c and 2c + 1 where it says c and c + 4, which changes no sum, and P, being
  * symmetric, has its columns where its rows are.
  */
-template <int D>
-static __device__ __forceinline__ void scan_product(const uint4 *m, const uint4 f[D / 8],
-						    float sum[2][4])
+template <int D, int WAYS>
+static __device__ __forceinline__ void scan_product(const uint4 *const m[WAYS],
+						    const uint4 f[D / 8], float sum[WAYS][2][4])
 {
-	float small[2][4] = {}, cross[2][4] = {};
+	float small[WAYS][2][4] = {};
 
 #pragma unroll
 	for (int k = 0; k < D / 8; k++) {
-		const uint4 upper = m[k * 64 + threadIdx.x % 32],
-			    lower = m[k * 64 + 32 + threadIdx.x % 32];
-		const uint32_t high[4] = { upper.x, upper.y, upper.z, upper.w };
-		const uint32_t low[4] = { lower.x, lower.y, lower.z, lower.w };
 		const uint32_t b[2][2] = { { f[k].x, f[k].y }, { f[k].z, f[k].w } };
 
 #pragma unroll
-		for (int n = 0; n < 2; n++) {
-			const struct tf32_pair b0 = tf32_split(__uint_as_float(b[n][0])),
-					       b1 = tf32_split(__uint_as_float(b[n][1]));
+		for (int way = 0; way < WAYS; way++) {
+			const uint4 upper = m[way][k * 64 + threadIdx.x % 32],
+				    lower = m[way][k * 64 + 32 + threadIdx.x % 32];
+			const uint32_t high[4] = { upper.x, upper.y, upper.z, upper.w };
+			const uint32_t low[4] = { lower.x, lower.y, lower.z, lower.w };
 
-			mma_tf32(sum[n], high, b0.high, b1.high);
-			mma_tf32(small[n], high, b0.low, b1.low);
-			mma_tf32(cross[n], low, b0.high, b1.high);
+#pragma unroll
+			for (int n = 0; n < 2; n++) {
+				const struct tf32_pair b0 = tf32_split(__uint_as_float(b[n][0])),
+						       b1 = tf32_split(__uint_as_float(b[n][1]));
+
+				mma_tf32(sum[way][n], high, b0.high, b1.high);
+				mma_tf32(small[way][n], high, b0.low, b1.low);
+				mma_tf32(small[way][n], low, b0.high, b1.high);
+			}
 		}
 	}
 #pragma unroll
-	for (int n = 0; n < 2; n++)
+	for (int way = 0; way < WAYS; way++)
 #pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum[n][i] += small[n][i] + cross[n][i];
+		for (int n = 0; n < 2; n++)
+#pragma unroll
+			for (int i = 0; i < 4; i++)
+				sum[way][n][i] += small[way][n][i];
 }
 
 /* The warp's two tiles of m for the others, as scan_product reads them: a tile's upper terms, its lower ones. */
@@ -185,32 +191,44 @@ static __device__ __forceinline__ float step_of(float a, float decay, float befo
 	return a + decay * (before - sum);
 }
 
+/* This warp's two tiles of a step: A + g·(own − sum). */
+static __device__ __forceinline__ void tiles_step(const float4 a[2], float g, const float sum[2][4],
+						  float4 own[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		own[h].x = step_of(a[h].x, g, own[h].x, sum[h][0]);
+		own[h].y = step_of(a[h].y, g, own[h].y, sum[h][1]);
+		own[h].z = step_of(a[h].z, g, own[h].z, sum[h][2]);
+		own[h].w = step_of(a[h].w, g, own[h].w, sum[h][3]);
+	}
+}
+
+template <int D>
+static __device__ __forceinline__ void tiles_load(const struct gdn_params &p, int item, int strip,
+						  float4 a[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+		a[h] = *(const float4 *)(p.a + sums_at<D>(item, strip, threadIdx.x / 32 * 2 + h));
+}
+
 /* own ← g·(own − m·P) + A, or A, of this warp's two tiles of m. */
 template <int D>
 static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int item, int strip,
 						 bool has_state, const uint4 f[D / 8],
 						 const uint4 *m, float4 own[2])
 {
-	const float g = p.decay[item];
-	float sum[2][4] = {};
+	const uint4 *const both[1] = { m };
+	float sum[1][2][4] = {};
 	float4 a[2];
 
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-		a[h] = *(const float4 *)(p.a + sums_at<D>(item, strip, threadIdx.x / 32 * 2 + h));
-	if (has_state)
-		scan_product<D>(m, f, sum);
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		const float4 before = own[h];
-
-		own[h] = a[h];
-		if (!has_state)
-			continue;
-		own[h].x = step_of(a[h].x, g, before.x, sum[h][0]);
-		own[h].y = step_of(a[h].y, g, before.y, sum[h][1]);
-		own[h].z = step_of(a[h].z, g, before.z, sum[h][2]);
-		own[h].w = step_of(a[h].w, g, before.w, sum[h][3]);
+	tiles_load<D>(p, item, strip, a);
+	if (has_state) {
+		scan_product<D, 1>(both, f, sum);
+		tiles_step(a, p.decay[item], sum[0], own);
+	} else {
+		own[0] = a[0], own[1] = a[1];
 	}
 }
 
@@ -241,42 +259,56 @@ template <int D> static __device__ __forceinline__ struct scan_places scan_place
 	return at;
 }
 
+/* The sum of both ways' states, for the read-out. */
 template <int D>
-static __device__ __forceinline__ void
-scan_store(const struct gdn_params &p, int t, int head, int strip, bool forward,
-	   const struct scan_places &at, const float4 next[2])
+static __device__ __forceinline__ void read_store(const struct gdn_params &p, int item,
+						  const struct scan_places &at, const float4 sum[2])
 {
-	const int item = t * p.heads + head;
-	const bool last = t == p.frames - 1;
 	uint16_t *read = (uint16_t *)p.read + (size_t)item * D * D;
 
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
-		float4 sum = next[h],
-		       *history = (float4 *)(p.history +
-					     sums_at<D>(item, strip, threadIdx.x / 32 * 2 + h));
-
-		if (forward && !last) {
-			*history = sum;
-			continue;
-		}
-		if (!forward) {
-			const float4 other = *history;
-
-			sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
-		}
-		*(uint32_t *)(read + at.upper[h]) = bf16_pack(sum.x, sum.y);
-		*(uint32_t *)(read + at.lower[h]) = bf16_pack(sum.z, sum.w);
-		if (forward && p.state_out) {
-			float *out = p.state_out + (size_t)head * D * D + strip_at<D>(strip, h);
-
-			*(float2 *)out = make_float2(sum.x, sum.y);
-			*(float2 *)(out + 8 * D) = make_float2(sum.z, sum.w);
-		}
+		*(uint32_t *)(read + at.upper[h]) = bf16_pack(sum[h].x, sum[h].y);
+		*(uint32_t *)(read + at.lower[h]) = bf16_pack(sum[h].z, sum[h].w);
 	}
 }
 
-/* `m`: both terms of the strip's tiles, twice. */
+template <int D>
+static __device__ __forceinline__ void state_load(const struct gdn_params &p, int head, int strip,
+						  float4 own[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2 && p.state_in; h++) {
+		const float *in = p.state_in + (size_t)head * D * D + strip_at<D>(strip, h);
+		const float2 upper = *(const float2 *)in, lower = *(const float2 *)(in + 8 * D);
+
+		own[h] = make_float4(upper.x, upper.y, lower.x, lower.y);
+	}
+}
+
+template <int D>
+static __device__ __forceinline__ void state_store(const struct gdn_params &p, int head, int strip,
+						   const float4 own[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2 && p.state_out; h++) {
+		float *out = p.state_out + (size_t)head * D * D + strip_at<D>(strip, h);
+
+		*(float2 *)out = make_float2(own[h].x, own[h].y);
+		*(float2 *)(out + 8 * D) = make_float2(own[h].z, own[h].w);
+	}
+}
+
+static __device__ __forceinline__ void tiles_add(const float4 other[2], float4 own[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		own[h].x += other[h].x, own[h].y += other[h].y;
+		own[h].z += other[h].z, own[h].w += other[h].w;
+	}
+}
+
+/* `m`: both terms of the strip's tiles, twice. Forward states wait in p.history for the way back. */
 template <int D>
 static __device__ __forceinline__ void scan_state(const struct gdn_params &p, int head, int strip,
 						  uint4 *m, uint32_t own)
@@ -288,22 +320,16 @@ static __device__ __forceinline__ void scan_state(const struct gdn_params &p, in
 	int n = 0;
 
 	scan_copy<D>(p, p.p, head, 0, own);
-	if (p.state_in)
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			const float *in = p.state_in + (size_t)head * D * D + strip_at<D>(strip, h);
-			const float2 upper = *(const float2 *)in,
-				     lower = *(const float2 *)(in + 8 * D);
-
-			next[h] = make_float4(upper.x, upper.y, lower.x, lower.y);
-		}
+	state_load<D>(p, head, strip, next);
 	for (int step = 0; step < 2 * p.frames - 1; step++) {
 		/* There, and back without the frame itself: frame t reads what t + 1 … wrote. */
 		const bool forward = step < p.frames;
-		const int t = forward ? step : 2 * last - step;
+		const int t = forward ? step : 2 * last - step, item = t * p.heads + head;
 		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
 		/* The other one is being read by warps that are a product behind. */
 		uint4 *now = m + n % 2 * (D / 8) * 64;
+		float4 *history =
+			(float4 *)(p.history + sums_at<D>(item, strip, threadIdx.x / 32 * 2));
 
 		if (has_state) {
 			scan_share(now, next);
@@ -313,7 +339,73 @@ static __device__ __forceinline__ void scan_state(const struct gdn_params &p, in
 		}
 		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, strip, has_state, f, now,
 			     next);
-		scan_store<D>(p, t, head, strip, forward, places, next);
+		if (forward && t < last) {
+			history[0] = next[0], history[32] = next[1];
+		} else if (forward) {
+			read_store<D>(p, item, places, next);
+			state_store<D>(p, head, strip, next);
+		} else {
+			float4 sum[2] = { history[0], history[32] };
+
+			tiles_add(next, sum);
+			read_store<D>(p, item, places, sum);
+		}
+	}
+}
+
+/*
+ * The same for three frames, as the published model has: the only product of the way back is with the P of
+ * the middle frame, as one there is, and both are made together. `m` has room for a third strip.
+ */
+template <int D>
+static __device__ __forceinline__ void scan_three(const struct gdn_params &p, int head, int strip,
+						  uint4 *m, uint32_t own)
+{
+	constexpr int room = D / 8 * 64;
+	const uint4 *const both[2] = { m + room, m + 2 * room };
+	uint4 f[D / 8] = {};
+	float4 next[2] = {}, back[2], a[2];
+	float sum[2][2][4] = {};
+	int n = 0;
+
+	scan_copy<D>(p, p.p, head, 0, own);
+	state_load<D>(p, head, strip, next);
+	tiles_load<D>(p, 2 * p.heads + head, strip, back);
+	scan_share(m + 2 * room, back);
+	if (p.state_in) {
+		scan_share(m, next);
+		scan_fetch<D>(own, f);
+		__syncthreads();
+		scan_copy<D>(p, p.p, head, ++n, own);
+	}
+	scan_step<D>(p, head, strip, p.state_in, f, m, next);
+	scan_share(m + room, next);
+	scan_fetch<D>(own, f);
+	__syncthreads();
+	scan_copy<D>(p, p.p, head, ++n, own);
+	scan_product<D, 2>(both, f, sum);
+	tiles_load<D>(p, p.heads + head, strip, a);
+	{
+		/* Not before: registers are wanted for the products. */
+		const struct scan_places places = scan_places_of<D>(strip);
+		float4 middle[2] = { next[0], next[1] };
+
+		tiles_step(a, p.decay[p.heads + head], sum[0], middle);
+		/* Frame 1 reads the last frame's A, frame 0 what comes of that. */
+		scan_share(m, middle);
+		tiles_load<D>(p, 2 * p.heads + head, strip, back);
+		tiles_add(middle, back);
+		read_store<D>(p, p.heads + head, places, back);
+		tiles_load<D>(p, 2 * p.heads + head, strip, back);
+		tiles_step(a, p.decay[p.heads + head], sum[1], back);
+		tiles_add(next, back);
+		read_store<D>(p, head, places, back);
+		next[0] = middle[0], next[1] = middle[1];
+		scan_fetch<D>(own, f);
+		__syncthreads();
+		scan_step<D>(p, 2 * p.heads + head, strip, true, f, m, next);
+		read_store<D>(p, 2 * p.heads + head, places, next);
+		state_store<D>(p, head, strip, next);
 	}
 }
 
@@ -405,6 +497,8 @@ template <int D> static __device__ __forceinline__ void gdn_scan(const struct gd
 
 		if (row < p.frames * p.tokens)
 			row_inverse(p, p.q, row, p.inverse);
+	} else if (strip + 1 < parts && p.frames == 3) {
+		scan_three<D>(p, head, strip, m, own);
 	} else if (strip + 1 < parts) {
 		scan_state<D>(p, head, strip, m, own);
 	} else {

@@ -37,8 +37,8 @@ enum {
 #define GDN_SUMS_TILES(d)                                                \
 	(GDN_SUMS_STAGES * GDN_TOKENS * (2 * ((d) + GDN_PAD) * 2 + 24) + \
 	 (GDN_SUMS_STAGES + 1) * GDN_TOKENS * ((d) + GDN_PAD) * 2)
-/* What every thread of a block of the scan needs of P, and both terms of 16 rows of the state, twice. */
-#define GDN_SCAN_SHARED(d) ((d) * (d)*4 + 4 * GDN_SCAN_ROWS * (d)*4)
+/* What every thread of a block of the scan needs of P, and both terms of 16 rows of three states. */
+#define GDN_SCAN_SHARED(d) ((d) * (d)*4 + 6 * GDN_SCAN_ROWS * (d)*4)
 /* State in BF16, norm weights of q and the normaliser; behind them the rotations. */
 #define GDN_READ_STATE(d) ((d) * (d)*2 + 2 * (d)*4)
 

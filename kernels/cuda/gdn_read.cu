@@ -15,6 +15,7 @@ static const float log2_e = 1.44269504f;
 template <int D> struct groups {
 	static constexpr int whole = D / 32, tail = D % 32 / 16, all = whole + tail;
 	static constexpr int columns = D / 8; /* tiles of eight columns */
+	static constexpr int weight_at = D * D * 2, z_at = weight_at + D * 4;
 
 	static __device__ __forceinline__ constexpr int pairs(int group)
 	{
@@ -28,8 +29,8 @@ template <int D> struct groups {
 };
 
 struct work {
-	int t, head, lane, c;	   /* lane of the warp, and of those of a row */
-	uint32_t state, weight, z; /* in shared memory */
+	int t, head, lane, c; /* lane of the warp, and of those of a row */
+	uint32_t memory;      /* shared: the state, then norm weights and normaliser */
 	struct turns turns;
 };
 
@@ -117,8 +118,8 @@ static __device__ __forceinline__ void group_make(const struct work &w, int grou
 		const int lane = groups<D>::lane(group, w.c) + 2 * e;
 		float weight[2 * together], z[2 * together];
 
-		floats_load<together>(w.weight + lane * 4, weight);
-		floats_load<together>(w.z + lane * 4, z);
+		floats_load<together>(w.memory + groups<D>::weight_at + lane * 4, weight);
+		floats_load<together>(w.memory + groups<D>::z_at + lane * 4, z);
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
 			float v[2 * together];
@@ -147,9 +148,9 @@ static __device__ __forceinline__ uint4 state_load(const struct work &w, int gro
 	uint64_t bits;
 
 	if (group < groups<D>::whole)
-		return shared_load_16(w.state +
+		return shared_load_16(w.memory +
 				      ((group * groups<D>::columns + column) * 32 + lane) * 16);
-	bits = shared_load_64(w.state + groups<D>::whole * groups<D>::columns * 512 +
+	bits = shared_load_64(w.memory + groups<D>::whole * groups<D>::columns * 512 +
 			      (column * 32 + lane) * 8);
 	return make_uint4((uint32_t)bits, (uint32_t)(bits >> 32), 0, 0);
 }
@@ -233,7 +234,7 @@ static __device__ __forceinline__ void tile_read(const struct gdn_params &p, con
 			if (i == (all < 2 ? 0 : all - 2 + g))
 				group_load_two<D>(p, w, p.gate, s, g, gate[g]);
 #pragma unroll
-		for (int h = 0; h < 2 && i + 1 == all; h++)
+		for (int h = 0; h < 2 && i == (all < 2 ? 0 : all - 2); h++)
 			inverse[h] = p.inverse[w.t * p.tokens + min(s + 8 * h, p.tokens - 1)];
 		/* Of the warp alone: or loads from shared memory of all groups come first, into memory. */
 		named_barrier(1 + threadIdx.x / 32, 32);
@@ -261,6 +262,13 @@ static __device__ __forceinline__ void tile_read(const struct gdn_params &p, con
 	}
 }
 
+/* A float of every lane of the head. */
+template <int D> static __device__ __forceinline__ void floats_copy(uint32_t to, const float *from)
+{
+	if (threadIdx.x < D / 4)
+		cp_async_16(to + threadIdx.x * 16, from + threadIdx.x * 4, 16);
+}
+
 /* The state, which the scan has left as it is wanted here. */
 template <int D>
 static __device__ __forceinline__ void state_copy(const struct gdn_params &p, const struct work &w,
@@ -270,26 +278,22 @@ static __device__ __forceinline__ void state_copy(const struct gdn_params &p, co
 
 #pragma unroll
 	for (int e = threadIdx.x; e < D * D / 8; e += 32 * GDN_READ_WARPS)
-		cp_async_16(w.state + e * 16, from + e * 8, 16);
-	cp_async_commit();
+		cp_async_16(w.memory + e * 16, from + e * 8, 16);
 }
 
 /* blockIdx: share of the tokens, head, frame. */
 template <int D> static __device__ __forceinline__ void gdn_read(const struct gdn_params &p)
 {
 	extern __shared__ __align__(128) unsigned char memory[];
-	float *weight = (float *)(memory + D * D * 2), *z = weight + D;
 	float2 *table = (float2 *)(memory + GDN_READ_STATE(D));
 	struct work w = { .t = (int)blockIdx.z,
 			  .head = (int)blockIdx.y,
 			  .lane = (int)threadIdx.x % 32,
 			  .c = (int)threadIdx.x % 4,
-			  .state = shared_address(memory),
-			  .weight = shared_address(weight),
-			  .z = shared_address(z),
+			  .memory = shared_address(memory),
 			  .turns = turns_of(p.rope, table) };
 	const int item = w.t * p.heads + w.head;
-	const int step = GDN_READ_WARPS * 16, end = (blockIdx.x + 1) * GDN_READ_TILES * 16;
+	const int step = GDN_READ_WARPS * 16;
 	int s = (blockIdx.x * GDN_READ_TILES + threadIdx.x / 32) * 16 + threadIdx.x % 32 / 4;
 	uint4 ahead[2];
 
@@ -298,20 +302,20 @@ template <int D> static __device__ __forceinline__ void gdn_read(const struct gd
 #pragma unroll
 	for (int i = 0; i < 2; i++)
 		gates_ask<D>(p, w, s + i * step);
-	for (int e = threadIdx.x; e < D; e += blockDim.x)
-		weight[e] = p.q_norm[w.head * D + e];
+	floats_copy<D>(w.memory + groups<D>::weight_at, p.q_norm + w.head * D);
 	turns_fill<6>(p.rope, w.t, table, threadIdx.x, 32 * GDN_READ_WARPS);
 	dependency_wait();
 	dependency_launch();
 	state_copy<D>(p, w, item);
-	for (int e = threadIdx.x; e < D; e += blockDim.x)
-		z[e] = p.z[item * D + e];
+	floats_copy<D>(w.memory + groups<D>::z_at, p.z + item * D);
+	cp_async_commit();
 	cp_async_wait<0>();
 	__syncthreads();
 #pragma unroll 1
-	for (; s < end; s += step) {
+	for (int block = blockIdx.x; s < (block + 1) * GDN_READ_TILES * 16; s += step) {
 		/* Again for every tile: what is made of it would be kept in registers that are wanted. */
 		asm volatile("mov.u32 %0, %%laneid;" : "=r"(w.lane));
+		asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
 		w.c = w.lane % 4;
 		tile_read<D>(p, w, s, step, ahead);
 	}

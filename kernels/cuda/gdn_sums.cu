@@ -542,7 +542,7 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	__shared__ uint64_t barriers[3 * STAGES];
 	float2 *table = (float2 *)(memory + GDN_SUMS_TILES(D));
 	/* The first block has less: it is to have stored its sums when the other one comes to add its own. */
-	const int less = (p.tokens + GDN_TOKENS - 1) / GDN_TOKENS * 3 / 7 * GDN_TOKENS;
+	const int less = (p.tokens + GDN_TOKENS - 1) / GDN_TOKENS * 7 / 15 * GDN_TOKENS;
 	const int first = blockIdx.z ? less : 0, end = blockIdx.z ? p.tokens : less;
 	const int warp = threadIdx.x / 32;
 	const struct work w = { .head = (int)blockIdx.x,

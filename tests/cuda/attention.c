@@ -50,6 +50,8 @@ static void gdn(void **state)
 	static const struct gdn_case more[] = {
 		{ 1, 1, 1, 1, 32, 16, 0, 0, false, false },
 		{ 3, 8, 8, 2, 112, 20, 18, 0, true, false },
+		/* three frames from nothing */
+		{ 3, 6, 9, 2, 112, 20, 18, 0, false, true },
 		/* two stages and a bit for the first half of a frame's tokens, and less for the other */
 		{ 5, 3, 43, 2, 112, 20, 18, 0, true, true },
 		{ 2, 1, 300, 1, 112, 0, 0, 0, true, true },
