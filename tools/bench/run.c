@@ -294,7 +294,7 @@ struct figures {
 	double seconds, fps, fps_serial, fps_dit, share_of_peak, flops;
 	struct bench_peak peak;
 	struct sana_profile_line ops[SANA_PROFILE_LINES];
-	int op_lines, frames_per_chunk;
+	int op_lines;
 	double encode[2], pass[2], decode[2], cache[2]; /* median, p99 in milliseconds */
 	struct sana_plan plan;
 	char digest[BENCH_DIGEST_BYTES];
@@ -319,12 +319,13 @@ static int figures_make(struct run *run, struct figures *f, struct sana_error *e
 	if (r < 0)
 		return r;
 	f->seconds = run->end - run->start;
-	f->frames_per_chunk = (int)(run->frames_out / (uint64_t)run->bench->chunks);
 	f->fps = frames / f->seconds;
 	f->fps_serial = run->serial_seconds > 0 ? sampled / run->serial_seconds : f->fps;
 	f->fps_dit = dit > 0 ? sampled / dit : 0;
-	f->flops = run->bench->chunks * (f->plan.passes * f->plan.dit_pass_flops +
-					 f->plan.encode_flops + f->plan.decode_flops);
+	/* By frames: overlapping stages may end one chunk more or less within the time. */
+	f->flops = frames / f->plan.chunk_frames *
+		   (f->plan.passes * f->plan.dit_pass_flops + f->plan.encode_flops +
+		    f->plan.decode_flops);
 	f->share_of_peak = f->flops / f->seconds / f->peak.gemm_flops;
 	r = bench_model_digest(&run->bench->model, f->digest, error);
 	if (r < 0)
@@ -345,7 +346,7 @@ static int estimate_make(const struct run *run, const struct figures *f, json_t 
 		.lines = f->ops,
 		.count = f->op_lines,
 		.chunks = PROFILE_CHUNKS,
-		.frames = f->frames_per_chunk,
+		.frames = f->plan.chunk_frames,
 	};
 
 	return bench_estimate(run->bench->estimate, &in, json);
