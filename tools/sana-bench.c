@@ -29,6 +29,7 @@ static const char usage[] =
 	"  --decode-latents N      latents decoded at once (default: a chunk's); fewer take less memory\n"
 	"  --chunks N              chunks to time (default 10)\n"
 	"  --warm-up N             chunks before them (default 2; a GPU needs 6 until its graphs are made)\n"
+	"  --fps N                 source frames come at this rate, as from a camera (default: all at once)\n"
 	"  --profile               then two chunks more, every op timed by itself\n"
 	"  --estimate NAME         what rtx5090 or gb10 would take: with --plan from counts alone, else with\n"
 	"                          --profile on a GPU, where the same model must give back what is measured\n"
@@ -57,6 +58,7 @@ enum {
 	OPT_CHUNKS,
 	OPT_WARM,
 	OPT_PROFILE,
+	OPT_FPS,
 	OPT_ESTIMATE,
 	OPT_SELF_TEST,
 	OPT_VERIFY,
@@ -82,6 +84,7 @@ static const struct option long_options[] = {
 	{ "decode-latents", required_argument, NULL, OPT_DECODE },
 	{ "chunks", required_argument, NULL, OPT_CHUNKS },
 	{ "warm-up", required_argument, NULL, OPT_WARM },
+	{ "fps", required_argument, NULL, OPT_FPS },
 	{ "profile", no_argument, NULL, OPT_PROFILE },
 	{ "estimate", required_argument, NULL, OPT_ESTIMATE },
 	{ "self-test", required_argument, NULL, OPT_SELF_TEST },
@@ -184,6 +187,10 @@ static int option_take(struct bench *bench, int option, const char *value)
 	case OPT_WARM:
 		if (argument_integer(value, 1, 1000, &bench->warm_chunks) < 0)
 			return wrong("warm-up is a number from 1 to 1000, not", value);
+		return 0;
+	case OPT_FPS:
+		if (argument_integer(value, 1, 1000, &bench->fps) < 0)
+			return wrong("fps is a number from 1 to 1000, not", value);
 		return 0;
 	case OPT_ESTIMATE:
 		if (!bench_estimate_knows(value))

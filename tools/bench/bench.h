@@ -13,6 +13,7 @@ struct bench {
 	const char *estimate;		/* a target's name, or NULL */
 	const char *self_test, *verify; /* files of reports, or NULL */
 	int chunks, warm_chunks;
+	int fps; /* source frames a second; 0: as fast as they are taken */
 	bool plan_only, ops, profile, json, state_bf16;
 };
 

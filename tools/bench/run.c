@@ -34,6 +34,7 @@ struct run {
 	uint64_t serial_frames;
 	double model_seconds, stream_seconds, prompt_seconds, first_seconds; /* of the start */
 	uint64_t frames_in, frames_out;
+	double due;			 /* when the next frame comes, with --fps */
 	bool timing, sampling;		 /* frames are counted; stages are timed */
 	struct nvml *nvml;		 /* NULL: there is none */
 	struct nvml_state before;	 /* the timed part */
@@ -194,6 +195,28 @@ static double joules_take(const struct run *run)
 	return -1;
 }
 
+/* With --fps: does what there is to do until the next frame is due. One that is late comes at once. */
+static int frame_await(struct run *run, struct sana_error *error)
+{
+	double wait;
+	int r;
+
+	if (!run->bench->fps)
+		return 0;
+	r = stages_settle(run, error);
+	if (r < 0)
+		return r;
+	wait = run->due - now();
+	if (wait > 0)
+		(void)nanosleep(&(struct timespec){ (time_t)wait,
+						    (long)(1e9 * (wait - (double)(time_t)wait)) },
+				NULL);
+	else
+		run->due = now();
+	run->due += 1.0 / run->bench->fps;
+	return 0;
+}
+
 /* Feeds frames, a stage whenever there is no room for more, until that many chunks in all were edited. */
 static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 {
@@ -211,6 +234,9 @@ static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 		if ((int64_t)statistics.stage_count[SANA_STAGE_CACHE] >= chunks)
 			return stages_settle(run, error);
 		power_sample(run);
+		r = frame_await(run, error);
+		if (r < 0)
+			return r;
 		picture = picture_next(run);
 		r = sana_stream_push(run->stream, &picture, (int64_t)run->frames_in + 1, error);
 		if (r < 0)
