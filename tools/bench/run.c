@@ -195,7 +195,7 @@ static double joules_take(const struct run *run)
 	return -1;
 }
 
-/* With --fps: does what there is to do until the next frame is due. One that is late comes at once. */
+/* With --fps: does what there is to do until the next frame is due. Those that are late come at once. */
 static int frame_await(struct run *run, struct sana_error *error)
 {
 	double wait;
@@ -211,8 +211,6 @@ static int frame_await(struct run *run, struct sana_error *error)
 		(void)nanosleep(&(struct timespec){ (time_t)wait,
 						    (long)(1e9 * (wait - (double)(time_t)wait)) },
 				NULL);
-	else
-		run->due = now();
 	run->due += 1.0 / run->bench->fps;
 	return 0;
 }
@@ -224,6 +222,8 @@ static int chunks_run(struct run *run, int64_t chunks, struct sana_error *error)
 	struct sana_picture picture;
 	int r;
 
+	/* Nothing came between two runs. */
+	run->due = now();
 	for (;;) {
 		sana_stream_statistics(run->stream, &statistics);
 		if (statistics.chunks_dropped || statistics.failures)
