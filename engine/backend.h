@@ -17,11 +17,12 @@ struct backend {
 };
 
 /*
- * By name ("cpu", "cuda", or "cuda-portable": its kernels for every chip alone); "auto": the first of the list that opens, and `note` says why not an earlier
- * one. An unknown name lists those there are. `portable` of the options is the name's alone. Errors:
- * "backend.unknown", "backend.no-device" (no driver, no GPU), "backend.driver" (too old),
- * "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in), "memory",
- * "backend.kernel" (one failed here and not all that used the GPU is closed yet), "backend.open".
+ * By name ("cpu", "cuda", or "cuda-portable": its kernels for every chip alone); "auto": the first
+ * of the list that opens, and `note` says why not an earlier one. An unknown name lists those there
+ * are. `portable` of the options is the name's alone. Errors: "backend.unknown",
+ * "backend.no-device" (no driver, no GPU), "backend.driver" (too old), "backend.architecture" (no
+ * code for this GPU), "backend.unsupported" (not built in), "memory", "backend.kernel" (one failed
+ * here and not all that used the GPU is closed yet), "backend.open".
  */
 int backend_open(const char *name, const struct kernel_device_options *options, struct backend *ret,
 		 struct sana_error *error);

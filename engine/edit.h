@@ -105,8 +105,8 @@ int editor_denoise(struct editor *editor, struct op_context *context, int step);
 void editor_check(struct editor *editor, struct op_context *context);
 
 /*
- * After the queue was waited for: whether all that editor_check or editor_save_begin looked at was finite and
- * below the limit. Latents that are not: the chunk must be dropped (editor_drop).
+ * After the queue was waited for: whether all that editor_check or editor_save_begin looked at was
+ * finite and below the limit. Latents that are not: the chunk must be dropped (editor_drop).
  */
 bool editor_is_sane(const struct editor *editor);
 
@@ -114,8 +114,9 @@ bool editor_is_sane(const struct editor *editor);
 void editor_drop(struct editor *editor);
 
 /*
- * The cache pass (t = 0 on the clean latents), and, after the queue was waited for, what becomes of it. 1: its
- * state is current; 0: it was non-finite or absurd and is discarded, the last good state stays; < 0: failed.
+ * The cache pass (t = 0 on the clean latents), and, after the queue was waited for, what becomes of
+ * it. 1: its state is current; 0: it was non-finite or absurd and is discarded, the last good state
+ * stays; < 0: failed.
  */
 void editor_save_begin(struct editor *editor, struct op_context *context);
 int editor_save_end(struct editor *editor, struct op_context *context);

@@ -95,13 +95,14 @@ struct sana_model_options {
 };
 
 /*
- * Opens and checks everything: configuration, every tensor's name and shape, tokenizer. Error names:
- * "model.options" (no model, or two), "model.directory", "model.config", "model.weights",
+ * Opens and checks everything: configuration, every tensor's name and shape, tokenizer. Error
+ * names: "model.options" (no model, or two), "model.directory", "model.config", "model.weights",
  * "model.tokenizer", "weights.open", "weights.index", "weights.mismatch", "checkpoint.safetensors",
- * "weights.synthetic", "model.manifest", "tokenizer.open", "prompt.rule", "file.open", "backend.unknown", "backend.open",
- * "backend.no-device" (no driver or GPU), "backend.driver" (too old), "backend.architecture" (no code for
- * this GPU), "backend.unsupported" (not built in), "memory" (the plan does not fit; the text has its numbers),
- * "backend.failed", "backend.kernel", "backend.lost".
+ * "weights.synthetic", "model.manifest", "tokenizer.open", "prompt.rule", "file.open",
+ * "backend.unknown", "backend.open", "backend.no-device" (no driver or GPU), "backend.driver" (too
+ * old), "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in),
+ * "memory" (the plan does not fit; the text has its numbers), "backend.failed", "backend.kernel",
+ * "backend.lost".
  */
 int sana_model_open(const struct sana_model_options *options, struct sana_model **ret,
 		    struct sana_error *error);
@@ -177,8 +178,9 @@ struct sana_stream_options {
 void sana_stream_options_init(struct sana_stream_options *options); /* all defaults */
 
 /*
- * "stream.options", "memory", "backend.failed", "backend.kernel", "backend.lost"; "stream.decoder": the model's decoder is not causal, it decodes whole
- * clips only. The model stays referenced while the stream lives.
+ * "stream.options", "memory", "backend.failed", "backend.kernel", "backend.lost"; "stream.decoder":
+ * the model's decoder is not causal, it decodes whole clips only. The model stays referenced while
+ * the stream lives.
  */
 int sana_stream_open(struct sana_model *model, const struct sana_stream_options *options,
 		     struct sana_stream **ret, struct sana_error *error);
@@ -235,14 +237,15 @@ enum sana_stage {
 const char *sana_stage_name(enum sana_stage stage);
 
 /*
- * Runs the next stage that can run. 1: one ran (*ret_stage); 0: none could. Where stages overlap (a GPU) it is
- * begun and not waited for, and 1 with SANA_STAGE_NONE says that one begun before has ended: so a caller that pushes
- * while there is room and steps once when there is none keeps the GPU busy while it copies pictures, and one that
- * steps until 0 has everything done. After an error of the back
- * end the stream is reset and may go on; sana_stream_statistics counts it. But after "backend.kernel" (a
- * kernel of a GPU failed) or "backend.lost" (the GPU went away) nothing works any more on this model:
- * close the stream and the model. CUDA's drivers give no other context to a process in which a kernel
- * failed: opening again then answers the same error, and only a new process gets the GPU.
+ * Runs the next stage that can run. 1: one ran (*ret_stage); 0: none could. Where stages overlap (a
+ * GPU) it is begun and not waited for, and 1 with SANA_STAGE_NONE says that one begun before has
+ * ended: so a caller that pushes while there is room and steps once when there is none keeps the
+ * GPU busy while it copies pictures, and one that steps until 0 has everything done. After an error
+ * of the back end the stream is reset and may go on; sana_stream_statistics counts it. But after
+ * "backend.kernel" (a kernel of a GPU failed) or "backend.lost" (the GPU went away) nothing works
+ * any more on this model: close the stream and the model. CUDA's drivers give no other context to a
+ * process in which a kernel failed: opening again then answers the same error, and only a new
+ * process gets the GPU.
  */
 int sana_stream_step(struct sana_stream *stream, enum sana_stage *ret_stage,
 		     struct sana_error *error);
@@ -293,9 +296,9 @@ void sana_stream_statistics(struct sana_stream *stream, struct sana_statistics *
 /* ------------------------------------------------------------------------------ where time goes */
 
 /*
- * Whether stages may run at the same time, and beside the caller: true at first where the back end can. false:
- * each step waits for its stage, so that stages can be timed one by one; pictures are the same. Returns whether
- * the back end can.
+ * Whether stages may run at the same time, and beside the caller: true at first where the back end
+ * can. false: each step waits for its stage, so that stages can be timed one by one; pictures are
+ * the same. Returns whether the back end can.
  */
 bool sana_stream_set_overlap(struct sana_stream *stream, bool overlap);
 
@@ -315,9 +318,10 @@ struct sana_profile_line {
 enum { SANA_PROFILE_LINES = 320 };
 
 /*
- * From the next stage on every op is timed, which costs a little time itself, and stages do not overlap; a
- * second call starts from nothing. sana_stream_profile ends it and returns how many lines there are (at most SANA_PROFILE_LINES),
- * of which it fills up to `capacity`. What a pushed frame costs belongs to the encode stage.
+ * From the next stage on every op is timed, which costs a little time itself, and stages do not
+ * overlap; a second call starts from nothing. sana_stream_profile ends it and returns how many
+ * lines there are (at most SANA_PROFILE_LINES), of which it fills up to `capacity`. What a pushed
+ * frame costs belongs to the encode stage.
  */
 int sana_stream_profile_start(struct sana_stream *stream, struct sana_error *error);
 int sana_stream_profile(struct sana_stream *stream, struct sana_profile_line *ret, int capacity);

@@ -124,7 +124,7 @@ static void rows_copy(uint8_t *to, size_t to_row, const uint8_t *from, size_t fr
 		memcpy(to + to_row * (size_t)y, from + from_row * (size_t)y, row);
 }
 
-/* The picture to its place in `stream->picture`. By way of host memory of the back end's nothing is waited for. */
+/* To its place in `stream->picture`; by way of host memory of the back end's nothing is waited for. */
 static int picture_upload(struct sana_stream *stream, const struct sana_picture *picture)
 {
 	const size_t row = (size_t)stream->width * (size_t)stream->model->config.vae.pixel_channels;

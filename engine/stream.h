@@ -34,14 +34,16 @@ enum stream_phase {
 };
 
 /*
- * Stages run on three queues, the later one the more urgent: what shows a frame goes before what begins a chunk.
- * Encoding and decoding share their scratch and wait for each other; beside the DiT each may run.
+ * Stages run on three queues, the later one the more urgent: what shows a frame goes before what
+ * begins a chunk. Encoding and decoding share their scratch and wait for each other; beside the DiT
+ * each may run.
  */
 enum stream_lane_name { STREAM_LANE_ENCODE, STREAM_LANE_EDIT, STREAM_LANE_DECODE, STREAM_LANES };
 
 /*
- * Stages of a lane that were started and not ended: the device has the next one before it is done with the last,
- * and the caller copies pictures meanwhile. As many outputs are decoded to, for the same reason.
+ * Stages of a lane that were started and not ended: the device has the next one before it is done
+ * with the last, and the caller copies pictures meanwhile. As many outputs are decoded to, for the
+ * same reason.
  */
 enum { STREAM_AHEAD = 2 };
 
@@ -185,8 +187,8 @@ void stream_work_end(struct sana_stream *stream, enum stream_lane_name lane);
 bool stream_lane_is_full(const struct sana_stream *stream, enum stream_lane_name lane);
 
 /*
- * Ends the oldest stage of a lane, *ret_stage: 1. Waits for it, or, with wait false, answers 0 while it runs.
- * 0 also for an empty lane. < 0: it failed. Its time is counted.
+ * Ends the oldest stage of a lane, *ret_stage: 1. Waits for it, or, with wait false, answers 0
+ * while it runs. 0 also for an empty lane. < 0: it failed. Its time is counted.
  */
 int stream_work_take(struct sana_stream *stream, enum stream_lane_name lane, bool wait,
 		     enum sana_stage *ret_stage);

@@ -190,7 +190,7 @@ static void stages_plan(struct sana_stream *stream, struct op_context op[STREAM_
 				      stream->editor.latent[0], n, NULL, &produced);
 }
 
-/* One for encoding and decoding, which never run at the same time; the DiT's is another where it may run beside. */
+/* Encoding and decoding never run at the same time; the DiT may run beside them. */
 static void workspaces_take(struct sana_stream *stream, struct arena *arena)
 {
 	struct kernel_workspace *encode = &stream->lane[STREAM_LANE_ENCODE].op.workspace;

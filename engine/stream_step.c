@@ -513,8 +513,8 @@ static bool has_room_to_decode(struct sana_stream *stream)
 /* --------------------------------------------------------------------------------- the order */
 
 /*
- * What shows a frame soonest comes first; the cache pass and encoding ahead come after it, also where they could
- * run at the same time: a long kernel of theirs would hold up what is waited for.
+ * What shows a frame soonest comes first; the cache pass and encoding ahead come after it, also
+ * where they could run at the same time: a long kernel of theirs would hold up what is waited for.
  */
 static enum sana_stage stage_next(struct sana_stream *stream)
 {
@@ -612,8 +612,8 @@ static int stage_end(struct sana_stream *stream, enum sana_stage stage)
 }
 
 /*
- * Ends a lane's oldest stage. 1: it is ended; 0: there was none, or, with wait false, it runs; < 0: it failed, and
- * *ret_stage is its name.
+ * Ends a lane's oldest stage. 1: it is ended; 0: there was none, or, with wait false, it runs; < 0:
+ * it failed, and *ret_stage is its name.
  */
 static int lane_end_one(struct sana_stream *stream, enum stream_lane_name lane, bool wait,
 			enum sana_stage *ret_stage)

@@ -125,8 +125,9 @@ void vae_decoder_layout_scratch(struct vae_decoder *decoder, const struct backen
 void vae_decoder_reset(struct vae_decoder *decoder);
 
 /*
- * latents F32 [count][h][w][latent_channels]; patches (NULL: decoder->patches, until the scratch is used
- * again): act [frames][H/p][W/p][3p²] with frames = temporal_ratio·count, less the (temporal_ratio − 1) of the stream's first latent.
+ * latents F32 [count][h][w][latent_channels]; patches (NULL: decoder->patches, until the scratch is
+ * used again): act [frames][H/p][W/p][3p²] with frames = temporal_ratio·count, less the
+ * (temporal_ratio − 1) of the stream's first latent.
  */
 int vae_decoder_run(struct vae_decoder *decoder, struct op_context *context, const float *latents,
 		    int count, void *patches, int *ret_frames);

@@ -1,14 +1,15 @@
 /*
- * The CPU back end as a GPU's would behave, so that what the engine does with graphs and with queues is tested
- * without one.
+ * The CPU back end as a GPU's would behave, so that what the engine does with graphs and with
+ * queues is tested without one.
  *
- * With graphs: between graph_begin and graph_end ops, copies and fills are recorded with their parameter blocks
- * instead of run, and a launch runs them.
+ * With graphs: between graph_begin and graph_end ops, copies and fills are recorded with their
+ * parameter blocks instead of run, and a launch runs them.
  *
- * Late: nothing is run when it is enqueued. Whoever waits for a fence or a queue has just what that needs run: the
- * queue up to there and, where it waits for another one, that one up to there. Everything else stays undone, so
- * what lacks an order between two queues, or uses memory again too early, gives other bits. Each look at a fence
- * (fence_passed) lets a random queue go on by a random number of steps.
+ * Late: nothing is run when it is enqueued. Whoever waits for a fence or a queue has just what that
+ * needs run: the queue up to there and, where it waits for another one, that one up to there.
+ * Everything else stays undone, so what lacks an order between two queues, or uses memory again too
+ * early, gives other bits. Each look at a fence (fence_passed) lets a random queue go on by a
+ * random number of steps.
  */
 #pragma once
 
