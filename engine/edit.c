@@ -154,21 +154,27 @@ void editor_plan_pass(struct editor *e, struct op_context *op, bool save)
 	e->text.rows = 0;
 }
 
+/* Both kinds of passes over chunk 0, 1 or any later one (2). */
+static void passes_pretend(struct editor *e, struct op_context *op, int chunk)
+{
+	struct dit_pass pass;
+
+	e->cache.chunks = chunk;
+	e->cache.sink_frames = e->max_frames;
+	e->cache.window_frames[0] = e->cache.window_frames[1] = e->stream->chunk_latents;
+	e->frames[0] = chunk ? e->stream->chunk_latents : e->max_frames;
+	pass = pass_of(e, 0, 0);
+	dit_run(&pass, op);
+	pass = cache_pass_of(e, 0, false);
+	dit_run(&pass, op);
+}
+
 void editor_tune(struct editor *e, struct op_context *op)
 {
 	const struct cache saved = e->cache;
-	struct dit_pass pass;
 
-	for (int chunk = 0; chunk < 3; chunk += 2) {
-		e->cache.chunks = chunk;
-		e->cache.sink_frames = e->max_frames;
-		e->cache.window_frames[0] = e->cache.window_frames[1] = e->stream->chunk_latents;
-		e->frames[0] = chunk ? e->stream->chunk_latents : e->max_frames;
-		pass = pass_of(e, 0, 0);
-		dit_run(&pass, op);
-		pass = cache_pass_of(e, 0, false);
-		dit_run(&pass, op);
-	}
+	passes_pretend(e, op, 0);
+	passes_pretend(e, op, 2);
 	e->cache = saved;
 	e->frames[0] = 0;
 }
@@ -176,19 +182,11 @@ void editor_tune(struct editor *e, struct op_context *op)
 void editor_plan(struct editor *e, struct op_context *op)
 {
 	const struct cache saved = e->cache;
-	struct dit_pass pass;
 
 	dit_text_compute(&e->text, e->config, e->weights, &e->text_scratch, op, e->caption,
 			 e->config->max_tokens);
 	for (int chunk = 0; chunk < 3; chunk++) {
-		e->cache.chunks = chunk;
-		e->cache.sink_frames = e->max_frames;
-		e->cache.window_frames[0] = e->cache.window_frames[1] = e->stream->chunk_latents;
-		e->frames[0] = chunk ? e->stream->chunk_latents : e->max_frames;
-		pass = pass_of(e, 0, 0);
-		dit_run(&pass, op);
-		pass = cache_pass_of(e, 0, false);
-		dit_run(&pass, op);
+		passes_pretend(e, op, chunk);
 		cache_check(&e->cache, op, false, e->frames[0], 1.0f, e->flags);
 	}
 	e->cache.position = 1;

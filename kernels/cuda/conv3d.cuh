@@ -119,27 +119,6 @@ static __device__ __forceinline__ uint2 conv3d_pack4(float4 v)
 	return make_uint2(bf16_pack(v.x, v.y), bf16_pack(v.z, v.w));
 }
 
-/* Word j of lane c of four lanes becomes word c of lane j. */
-static __device__ __forceinline__ void conv3d_quad_transpose(uint32_t (&w)[4])
-{
-	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
-
-#pragma unroll
-	for (int i = 0; i < 4; i += 2) {
-		const uint32_t got = __shfl_xor_sync(~0u, odd ? w[i] : w[i + 1], 1);
-
-		w[i] = odd ? got : w[i];
-		w[i + 1] = odd ? w[i + 1] : got;
-	}
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const uint32_t got = __shfl_xor_sync(~0u, high ? w[i] : w[i + 2], 2);
-
-		w[i] = high ? got : w[i];
-		w[i + 2] = high ? w[i + 2] : got;
-	}
-}
-
 /*
  * A tile's results in shared memory, [rows][pitch] of F32 without bias, pixel[r] as conv3d_pixel, first
  * channel n0. The warps of a block share the rows.

@@ -99,7 +99,7 @@ static __device__ __forceinline__ void conv3d_store_blocks(const struct conv3d_p
 
 		w[j] = bf16_pack(v[0], v[1]);
 	}
-	conv3d_quad_transpose(w);
+	quad_transpose(w);
 	if (m < b.rows && b.channel < p.cout)
 		global_store_16((uint16_t *)to + (size_t)(b.pixel + m * p.width) * p.cout +
 					b.channel,
@@ -124,7 +124,7 @@ static __device__ __forceinline__ void conv3d_add_blocks(float (&d)[NT][4],
 {
 #pragma unroll
 	for (int g = 0; g < conv3d_groups<NT>; g++) {
-		conv3d_quad_transpose(w[g]);
+		quad_transpose(w[g]);
 #pragma unroll
 		for (int j = 0; j < 4; j++) {
 			float *v = &d[(4 * g + j) % NT][(4 * g + j) / NT * 2];
@@ -421,7 +421,7 @@ conv3d_put_frames(const struct conv3d_params &p, const struct conv3d_place &at, 
 				for (int n = 0; n < NT; n++)
 					v[patch][n] = bf16_pack(d[b][n][2 * patch],
 								d[b][n][2 * patch + 1]);
-				conv3d_quad_transpose(v[patch]);
+				quad_transpose(v[patch]);
 			}
 			if (m >= at.rows[0])
 				continue;

@@ -266,7 +266,7 @@ static __device__ __forceinline__ void row_store(void *to, const float (&v)[8], 
 #pragma unroll
 	for (int j = 0; j < 4; j++)
 		w[j] = bf16_pack(v[2 * j], v[2 * j + 1]);
-	conv3d_quad_transpose(w);
+	quad_transpose(w);
 	if (counts)
 		*(uint4 *)to = make_uint4(w[0], w[1], w[2], w[3]);
 }
@@ -332,7 +332,7 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 				uint32_t w[4] = { residual[i][q].x, residual[i][q].y,
 						  residual[i][q].z, residual[i][q].w };
 
-				conv3d_quad_transpose(w);
+				quad_transpose(w);
 #pragma unroll
 				for (int j = 0; j < 4; j++) {
 					const float *from = &d[patch][4 * (4 * q + j) + 2 * i];

@@ -133,30 +133,6 @@ accumulate(float (*d)[TN / 8][4], const struct gemm_params *p, struct gemm_ring 
 
 /* ------------------------------------------------------------------------------------ epilogue */
 
-/*
- * Lane c of each four has v[i] of block i; afterwards v[i] is what lane i had of block c. Two
- * exchanges, as in a matrix transposed by halves.
- */
-static __device__ __forceinline__ void transpose_four(uint32_t v[4])
-{
-	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
-
-#pragma unroll
-	for (int i = 0; i < 4; i += 2) {
-		const uint32_t got = __shfl_xor_sync(~0u, odd ? v[i] : v[i + 1], 1);
-
-		v[i] = odd ? got : v[i];
-		v[i + 1] = odd ? v[i + 1] : got;
-	}
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const uint32_t got = __shfl_xor_sync(~0u, high ? v[i] : v[i + 2], 2);
-
-		v[i] = high ? got : v[i];
-		v[i + 2] = high ? v[i + 2] : got;
-	}
-}
-
 static __device__ __forceinline__ float2 load_pair(const float *p, int column, int columns,
 						   float otherwise)
 {
@@ -224,7 +200,7 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 				}
 				word[j] = bf16_pack(v[0], v[1]);
 			}
-			transpose_four(word);
+			quad_transpose(word);
 			if (at < p->rows && column + 8 * c < part->out)
 				global_store_16((uint16_t *)part->y + at * part->ldy + column +
 							8 * c,

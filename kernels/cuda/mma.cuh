@@ -451,6 +451,27 @@ template <int N> static __device__ __forceinline__ void registers_take(void)
 	asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
 
+/* Word j of lane c of four lanes becomes word c of lane j. */
+static __device__ __forceinline__ void quad_transpose(uint32_t w[4])
+{
+	const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+
+#pragma unroll
+	for (int i = 0; i < 4; i += 2) {
+		const uint32_t got = __shfl_xor_sync(~0u, odd ? w[i] : w[i + 1], 1);
+
+		w[i] = odd ? got : w[i];
+		w[i + 1] = odd ? w[i + 1] : got;
+	}
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		const uint32_t got = __shfl_xor_sync(~0u, high ? w[i] : w[i + 2], 2);
+
+		w[i] = high ? got : w[i];
+		w[i + 2] = high ? w[i + 2] : got;
+	}
+}
+
 /* --------------------------------------------------------------------------- dependent launches */
 
 /* griddepcontrol.wait: what the kernels before this one wrote is there. No effect without them. */

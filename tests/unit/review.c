@@ -229,59 +229,75 @@ static void test_failures_name_what_failed(void **state)
 	scratch_remove(&scratch);
 }
 
+/* A stream of a small model with a prompt set, and the one picture that it gets and gives. */
+struct small_stream {
+	struct scratch scratch;
+	struct sana_model *model;
+	struct sana_stream *stream;
+	struct sana_prompt *prompt;
+	uint64_t ticket;
+	uint8_t rgb[SMALL_MODEL_SIDE * SMALL_MODEL_SIDE * 3];
+	struct sana_picture picture;
+};
+
+static void small_stream_open(struct small_stream *s)
+{
+	struct sana_model_options options = { .without_text = true, .threads = 1 };
+	struct sana_stream_options stream_options;
+
+	*s = (struct small_stream){ 0 };
+	s->picture = (struct sana_picture){ s->rgb, (size_t)SMALL_MODEL_SIDE * 3, SMALL_MODEL_SIDE,
+					    SMALL_MODEL_SIDE };
+	scratch_create(&s->scratch);
+	small_model_write(&s->scratch);
+	options.directory = s->scratch.path;
+	assert_int_equal(sana_model_open(&options, &s->model, NULL), 0);
+	sana_stream_options_init(&stream_options);
+	assert_int_equal(sana_stream_open(s->model, &stream_options, &s->stream, NULL), 0);
+	s->prompt = small_model_prompt(s->model, 0);
+	assert_int_equal(sana_stream_set_prompt(s->stream, s->prompt, SANA_SWITCH_INVALID,
+						&s->ticket, NULL),
+			 0);
+}
+
+static void small_stream_close(struct small_stream *s)
+{
+	(void)sana_stream_close(s->stream);
+	(void)sana_prompt_unref(s->prompt);
+	(void)sana_model_unref(s->model);
+	scratch_remove(&s->scratch);
+}
+
 /* A frame that does not reach the device: the push says so, and the stream goes on with the next. */
 static void test_a_push_that_fails(void **state)
 {
-	static uint8_t rgb[SMALL_MODEL_SIDE * SMALL_MODEL_SIDE * 3];
-	const struct sana_picture picture = { rgb, (size_t)SMALL_MODEL_SIDE * 3, SMALL_MODEL_SIDE,
-					      SMALL_MODEL_SIDE };
-	struct sana_model_options options = { .without_text = true, .threads = 1 };
 	struct kernel_backend copies = kernel_backend_cpu;
-	struct sana_stream_options stream_options;
 	struct sana_statistics statistics;
 	struct sana_error error = { 0 };
-	struct sana_prompt *prompt;
-	struct sana_stream *stream;
-	struct sana_model *model;
-	struct scratch scratch;
-	uint64_t ticket;
+	struct small_stream s;
 
 	(void)state;
-	scratch_create(&scratch);
-	small_model_write(&scratch);
-	options.directory = scratch.path;
-	assert_int_equal(sana_model_open(&options, &model, NULL), 0);
-	sana_stream_options_init(&stream_options);
-	assert_int_equal(sana_stream_open(model, &stream_options, &stream, NULL), 0);
-	prompt = small_model_prompt(model, 0);
-	assert_int_equal(sana_stream_set_prompt(stream, prompt, SANA_SWITCH_INVALID, &ticket, NULL),
-			 0);
+	small_stream_open(&s);
 	copies.upload = copy_fails;
-	model->backend.table = &copies;
-	assert_int_equal(sana_stream_push(stream, &picture, 1, &error), -EIO);
+	s.model->backend.table = &copies;
+	assert_int_equal(sana_stream_push(s.stream, &s.picture, 1, &error), -EIO);
 	assert_string_equal(error.name, "backend.failed");
-	model->backend.table = &kernel_backend_cpu;
-	assert_int_equal(sana_stream_push(stream, &picture, 2, NULL), 1);
-	sana_stream_statistics(stream, &statistics);
+	s.model->backend.table = &kernel_backend_cpu;
+	assert_int_equal(sana_stream_push(s.stream, &s.picture, 2, NULL), 1);
+	sana_stream_statistics(s.stream, &statistics);
 	assert_int_equal(statistics.failures, 1);
 	assert_int_equal(statistics.frames_in, 1);
-	(void)sana_stream_close(stream);
-	(void)sana_prompt_unref(prompt);
-	(void)sana_model_unref(model);
-	scratch_remove(&scratch);
+	small_stream_close(&s);
 }
 
 /* Pushes, and runs every stage that can, until a chunk's frames wait to be pulled. */
-static void fill_output(struct sana_stream *stream, int64_t *time)
+static void fill_output(struct small_stream *s, int64_t *time)
 {
-	static uint8_t rgb[SMALL_MODEL_SIDE * SMALL_MODEL_SIDE * 3];
-	const struct sana_picture picture = { rgb, (size_t)SMALL_MODEL_SIDE * 3, SMALL_MODEL_SIDE,
-					      SMALL_MODEL_SIDE };
 	enum sana_stage stage;
 
-	while (!stream_output_next(stream)) {
-		assert_int_equal(sana_stream_push(stream, &picture, ++*time, NULL), 1);
-		while (sana_stream_step(stream, &stage, NULL) > 0)
+	while (!stream_output_next(s->stream)) {
+		assert_int_equal(sana_stream_push(s->stream, &s->picture, ++*time, NULL), 1);
+		while (sana_stream_step(s->stream, &stage, NULL) > 0)
 			;
 	}
 }
@@ -289,45 +305,25 @@ static void fill_output(struct sana_stream *stream, int64_t *time)
 /* The frame that announces a prompt is lost before it is pulled: the next one announces it. */
 static void test_a_lost_announcement_is_made_again(void **state)
 {
-	static uint8_t rgb[SMALL_MODEL_SIDE * SMALL_MODEL_SIDE * 3];
-	struct sana_picture picture = { rgb, (size_t)SMALL_MODEL_SIDE * 3, SMALL_MODEL_SIDE,
-					SMALL_MODEL_SIDE };
-	struct sana_model_options options = { .without_text = true, .threads = 1 };
 	struct kernel_backend copies = kernel_backend_cpu;
-	struct sana_stream_options stream_options;
 	struct sana_frame_info info;
-	struct sana_prompt *prompt;
-	struct sana_stream *stream;
-	struct sana_model *model;
-	struct scratch scratch;
+	struct small_stream s;
 	int64_t time = 0;
-	uint64_t ticket;
 
 	(void)state;
-	scratch_create(&scratch);
-	small_model_write(&scratch);
-	options.directory = scratch.path;
-	assert_int_equal(sana_model_open(&options, &model, NULL), 0);
-	sana_stream_options_init(&stream_options);
-	assert_int_equal(sana_stream_open(model, &stream_options, &stream, NULL), 0);
-	prompt = small_model_prompt(model, 0);
-	assert_int_equal(sana_stream_set_prompt(stream, prompt, SANA_SWITCH_INVALID, &ticket, NULL),
-			 0);
-	fill_output(stream, &time);
+	small_stream_open(&s);
+	fill_output(&s, &time);
 	copies.download = copy_fails;
-	model->backend.table = &copies;
-	assert_int_equal(sana_stream_pull(stream, &picture, &info, NULL), -EIO);
-	model->backend.table = &kernel_backend_cpu;
-	fill_output(stream, &time);
-	assert_int_equal(sana_stream_pull(stream, &picture, &info, NULL), 1);
-	assert_int_equal(info.ticket, ticket);
+	s.model->backend.table = &copies;
+	assert_int_equal(sana_stream_pull(s.stream, &s.picture, &info, NULL), -EIO);
+	s.model->backend.table = &kernel_backend_cpu;
+	fill_output(&s, &time);
+	assert_int_equal(sana_stream_pull(s.stream, &s.picture, &info, NULL), 1);
+	assert_int_equal(info.ticket, s.ticket);
 	assert_true(info.prompt_changed);
-	assert_int_equal(sana_stream_pull(stream, &picture, &info, NULL), 1);
+	assert_int_equal(sana_stream_pull(s.stream, &s.picture, &info, NULL), 1);
 	assert_false(info.prompt_changed);
-	(void)sana_stream_close(stream);
-	(void)sana_prompt_unref(prompt);
-	(void)sana_model_unref(model);
-	scratch_remove(&scratch);
+	small_stream_close(&s);
 }
 
 int main(void)
