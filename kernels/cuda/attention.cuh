@@ -123,28 +123,6 @@ static __device__ __forceinline__ float row_sum(float v)
 	return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
-/* Word i of lane c to word c of lane i, of the four lanes that share a row: a lane then has 16 bytes. */
-static __device__ __forceinline__ void quad_turn(uint32_t word[4])
-{
-#pragma unroll
-	for (int step = 1; step <= 2; step *= 2) {
-		const bool upper = threadIdx.x & step;
-
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint32_t got;
-
-			if (i & step)
-				continue;
-			got = __shfl_xor_sync(~0u, upper ? word[i] : word[i + step], step);
-			if (upper)
-				word[i] = got;
-			else
-				word[i + step] = got;
-		}
-	}
-}
-
 /* A part: weighted values of all rows, then what their exponents were taken from and their sum. */
 template <int D>
 static __device__ __forceinline__ float *part_at(const struct attention_split &s, int part)
@@ -197,7 +175,7 @@ static __device__ __forceinline__ void row_write(const struct attention_params &
 
 #pragma unroll
 	for (int n = 0; n + 4 <= D / 8; n += 4) {
-		quad_turn(word + n);
+		quad_transpose(word + n);
 		if (inside)
 			global_store_16(y + (n + c) * 8,
 					make_uint4(word[n], word[n + 1], word[n + 2], word[n + 3]));
