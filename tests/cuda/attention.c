@@ -42,6 +42,23 @@ static void attention(void **state)
 		check_attention(&test, 100 + i, &more_attentions[i]);
 }
 
+/* Each head's kernel with all it does, in few tiles: for compute-sanitizer, hundreds of times slower. */
+static void few_tiles(void **state)
+{
+	static const struct attention_case few[] = {
+		/* a whole and a half item; segments that end within a tile; a gate */
+		{ 384, { 5, 48, 96 }, 1, 1, 112, 0, .gate = true, .spread = 2 },
+		{ 300, { 47, 1, 49 }, 2, 1, 80, 8, .in_place = true, .spread = 2 },
+		{ 257, { 100 }, 1, 1, 32, 0, .spread = 2 },
+		/* parts, and their sum */
+		{ 65, { 48, 2049 }, 1, 1, 112, 0, .spread = 12 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(few); i++)
+		check_attention(&test, 200 + i, &few[i]);
+}
+
 /* ------------------------------------------------------------------------------ the delta rule */
 
 static void gdn(void **state)
@@ -182,14 +199,15 @@ static int close_all(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(attention), cmocka_unit_test(gdn),
-		cmocka_unit_test(gdn_drift), cmocka_unit_test(gdn_gates),
-		cmocka_unit_test(same_bits), cmocka_unit_test(attention_times),
-		cmocka_unit_test(gdn_times),
+		cmocka_unit_test(attention), cmocka_unit_test(few_tiles),
+		cmocka_unit_test(gdn),	     cmocka_unit_test(gdn_drift),
+		cmocka_unit_test(gdn_gates), cmocka_unit_test(same_bits),
+		cmocka_unit_test(gdn_times), cmocka_unit_test(attention_times),
 	};
 
 	const struct CMUnitTest portable[] = {
 		cmocka_unit_test(attention),
+		cmocka_unit_test(few_tiles),
 		cmocka_unit_test(same_bits),
 		cmocka_unit_test(attention_times),
 	};
