@@ -161,8 +161,8 @@ static __device__ __forceinline__ void norm(const struct conv3d_norm_params &p)
 
 #pragma unroll
 			for (int k = 0; k < 4; k++)
-				v[j][i][k] = bf16_pack(conv3d_silu(bf16_low(v[j][i][k]) * scale),
-						       conv3d_silu(bf16_high(v[j][i][k]) * scale));
+				v[j][i][k] = bf16_pack(silu_approx(bf16_low(v[j][i][k]) * scale),
+						       silu_approx(bf16_high(v[j][i][k]) * scale));
 			if (last - j >= 0 && c < p.channels)
 				global_store_16(
 					(uint16_t *)p.y + (size_t)(last - j) * p.channels + c,
@@ -205,5 +205,5 @@ extern "C" __global__ void __launch_bounds__(CONV3D_NORM_THREADS)
 		sum += bf16_value(from[c]) * bf16_value(from[c]);
 	scale = rsqrtf(__fdividef(warp_sum(sum), (float)p.channels) + 1e-8f);
 	for (int c = threadIdx.x & 31; c < p.channels; c += 32)
-		to[c] = bf16_bits(conv3d_silu(bf16_value(from[c]) * scale));
+		to[c] = bf16_bits(silu_approx(bf16_value(from[c]) * scale));
 }

@@ -106,14 +106,6 @@ static __device__ __forceinline__ float warp_sum(float v)
 	return v;
 }
 
-/* v·sigmoid(v) of a value that is rounded to BF16 at once: three instructions. */
-static __device__ __forceinline__ float conv3d_silu(float v)
-{
-	const float half = 0.5f * v;
-
-	return fmaf(half, tanh_approx(half), half);
-}
-
 static __device__ __forceinline__ uint2 conv3d_pack4(float4 v)
 {
 	return make_uint2(bf16_pack(v.x, v.y), bf16_pack(v.z, v.w));
@@ -173,10 +165,10 @@ static __device__ __forceinline__ void conv3d_put_plain4(const struct conv3d_par
 					warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
 				const float scale = rsqrtf(__fdividef(sum, (float)p.cout) + 1e-8f);
 
-				v.x = conv3d_silu(v.x * scale);
-				v.y = conv3d_silu(v.y * scale);
-				v.z = conv3d_silu(v.z * scale);
-				v.w = conv3d_silu(v.w * scale);
+				v.x = silu_approx(v.x * scale);
+				v.y = silu_approx(v.y * scale);
+				v.z = silu_approx(v.z * scale);
+				v.w = silu_approx(v.w * scale);
 				if (mine)
 					*(uint2 *)((uint16_t *)p.y_norm + at) = conv3d_pack4(v);
 			}

@@ -223,8 +223,8 @@ static __device__ __forceinline__ void conv3d_norm_blocks(const struct conv3d_pa
 			for (int n = 0; n < NT; n++) {
 				float *v = &d[m][n][2 * patch];
 
-				v[0] = conv3d_silu(v[0] * scale);
-				v[1] = conv3d_silu(v[1] * scale);
+				v[0] = silu_approx(v[0] * scale);
+				v[1] = silu_approx(v[1] * scale);
 			}
 		}
 #pragma unroll
@@ -257,8 +257,8 @@ static __device__ __forceinline__ void conv3d_norm_again(const struct conv3d_par
 #pragma unroll
 				for (int j = 0; j < 4; j++)
 					w[i][g][j] = bf16_pack(
-						conv3d_silu(bf16_low(w[i][g][j]) * scale),
-						conv3d_silu(bf16_high(w[i][g][j]) * scale));
+						silu_approx(bf16_low(w[i][g][j]) * scale),
+						silu_approx(bf16_high(w[i][g][j]) * scale));
 				if (first + i < b.rows && b.channel < p.cout)
 					global_store_16((uint16_t *)p.y_norm + to,
 							make_uint4(w[i][g][0], w[i][g][1],

@@ -357,7 +357,7 @@ static __device__ __forceinline__ void results_store(const struct conv3d_params 
 			for (int q = 0; q < QUADS; q++) {
 #pragma unroll
 				for (int j = 0; j < 8; j++)
-					v[q][j] = conv3d_silu(v[q][j] * sum);
+					v[q][j] = silu_approx(v[q][j] * sum);
 				row_store((uint16_t *)p.y_norm + at[i] + 32 * q, v[q],
 					  exists[i] && first + 32 * q < p.cout);
 			}

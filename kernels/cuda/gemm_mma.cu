@@ -189,8 +189,10 @@ static __device__ __forceinline__ void finish(const struct gemm_params *p,
 				float v[2] = { d[i / 2][4 * g + j][i % 2 * 2] + bias[j].x,
 					       d[i / 2][4 * g + j][i % 2 * 2 + 1] + bias[j].y };
 
-				if (EPILOGUE == GEMM_SILU)
-					gemm_activate(1, &v[0], &v[1]);
+				if (EPILOGUE == GEMM_SILU) {
+					v[0] = silu_approx(v[0]);
+					v[1] = silu_approx(v[1]);
+				}
 				if (EPILOGUE == GEMM_RESIDUAL && valid) {
 					if (part->inner)
 						add_pair(part->inner, at * part->ld_inner + from,

@@ -244,8 +244,8 @@ static __device__ __forceinline__ void finish_words(const float (*d)[4], int n, 
 		v[i] = n + i / 4 < N ? d[n + i / 4][i % 4] + bias[i / 2 % 2] : 0;
 	if (EPILOGUE == GEMM_SILU)
 #pragma unroll
-		for (int i = 0; i < 8; i += 2)
-			gemm_activate(1, &v[i], &v[i + 1]);
+		for (int i = 0; i < 8; i++)
+			v[i] = silu_approx(v[i]);
 	if (EPILOGUE == GEMM_TEMPORAL)
 		gemm_add_other(from[0], one, v);
 	if (gemm_others<EPILOGUE>)

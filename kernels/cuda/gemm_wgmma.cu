@@ -109,8 +109,10 @@ finish(const struct gemm_params *p, const struct gemm_part *part, float d[TOKENS
 				v[2 * i] += bias[i % 2];
 				v[2 * i + 1] += bias[i % 2];
 			}
-			if (EPILOGUE == GEMM_SILU)
-				gemm_activate(1, &v[2 * i], &v[2 * i + 1]);
+			if (EPILOGUE == GEMM_SILU) {
+				v[2 * i] = silu_approx(v[2 * i]);
+				v[2 * i + 1] = silu_approx(v[2 * i + 1]);
+			}
 		}
 		if (EPILOGUE == GEMM_TEMPORAL)
 			gemm_add_other(other[0] + j * PATCH_TOKENS * OTHER_ROW, one, v);

@@ -184,7 +184,8 @@ static int go_back(void **state)
 	return 0;
 }
 
-int main(void)
+/* build/tests/cuda-linear [CASE]: all, or what its name says; those for every chip too. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(linear_is_the_oracle),
@@ -200,5 +201,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(temporal_speed, go_portable, go_back),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, open_all, close_all);
 }
