@@ -36,7 +36,8 @@ enum {
 	/* Sixteen tokens on their way out: rows of seven chunks, so that eight rows meet all banks. */
 	PATCH_ROW = OTHER_ROW + 16,
 	PATCH_BYTES = 16 * PATCH_ROW,
-	CHUNKS = OTHER_ROW / 16, /* of 16 bytes, of a row */
+	CHUNKS = OTHER_ROW / 16,	 /* of 16 bytes, of a row */
+	PATCH_CHUNKS = 16 * CHUNKS / 32, /* of a lane */
 };
 
 static_assert((TOKENS + 8) * OTHER_ROW <= STAGE_BYTES, "half a group past the end is read");
@@ -116,11 +117,11 @@ static __device__ __forceinline__ void multiply_group(float (*d)[N][4], const ui
 }
 
 /* This warp has read the stage. */
-static __device__ __forceinline__ void stage_read(const struct gemm_ring *ring)
+static __device__ __forceinline__ void stage_read(uint32_t empty)
 {
 	__syncwarp();
 	if (threadIdx.x % 32 == 0)
-		mbarrier_arrive(ring->empty + 8 * ring->stage);
+		mbarrier_arrive(empty);
 }
 
 /* The first half of a stage; meanwhile the first fragments of the second come in. */
@@ -152,7 +153,7 @@ multiply_second(float (*d)[N][4], struct fragments *f, struct fragment_rows *at,
 #pragma unroll
 	for (int g = 0; g < GROUPS; g++) {
 		if (g + AHEAD == GROUPS) {
-			stage_read(ring);
+			stage_read(ring->empty + 8 * ring->stage);
 			gemm_ring_next(ring);
 			if (MORE) {
 				mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
@@ -208,6 +209,9 @@ static __device__ __forceinline__ uint32_t matrix_at(uint32_t row)
 	return (lane / 16 * 8 + lane % 8) * row + lane / 8 % 2 * 16;
 }
 
+/* Half of it where SiLU begins with that. */
+template <int EPILOGUE> constexpr float sum_scale = EPILOGUE == GEMM_SILU ? 0.5f : 1;
+
 /* bias and gate of this lane's features, 8 apart. */
 struct feature_values {
 	float bias[2 * M], gate[2 * M];
@@ -223,7 +227,7 @@ static __device__ __forceinline__ void feature_values_load(const struct gemm_par
 		const bool is = feature + 8 * i < part->out;
 
 		v->bias[i] = EPILOGUE != GEMM_TEMPORAL && part->bias && is ?
-				     part->bias[feature + 8 * i] :
+				     sum_scale<EPILOGUE> * part->bias[feature + 8 * i] :
 				     0;
 		v->gate[i] =
 			gemm_others<EPILOGUE> && part->gate && is ? part->gate[feature + 8 * i] : 1;
@@ -240,12 +244,13 @@ static __device__ __forceinline__ void finish_words(const float (*d)[4], int n, 
 	float v[8];
 
 #pragma unroll
-	for (int i = 0; i < 8; i++)
-		v[i] = n + i / 4 < N ? d[n + i / 4][i % 4] + bias[i / 2 % 2] : 0;
-	if (EPILOGUE == GEMM_SILU)
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			v[i] = silu_approx(v[i]);
+	for (int i = 0; i < 8; i++) {
+		const float sum = n + i / 4 < N ? d[n + i / 4][i % 4] : 0;
+
+		v[i] = EPILOGUE == GEMM_SILU ?
+			       silu_of_half(fmaf(sum_scale<EPILOGUE>, sum, bias[i / 2 % 2])) :
+			       sum + bias[i / 2 % 2];
+	}
 	if (EPILOGUE == GEMM_TEMPORAL)
 		gemm_add_other(from[0], one, v);
 	if (gemm_others<EPILOGUE>)
@@ -255,79 +260,127 @@ static __device__ __forceinline__ void finish_words(const float (*d)[4], int n, 
 		w[i] = bf16_pack(v[2 * i], v[2 * i + 1]);
 }
 
-/* A group of a warp's tokens from the patch, 96 bytes of a row by six lanes. */
-static __device__ __forceinline__ void patch_write(const struct gemm_params *p,
-						   const struct gemm_part *part, uint32_t patch,
-						   int token, int feature, int tokens)
+/* A lane's 16 bytes of each group of a warp's tokens: six lanes have a row of the patch. */
+struct patch_chunk {
+	uint32_t from;
+	char *to;
+	int left; /* rows, from its own on */
+};
+
+struct patch_chunks {
+	struct patch_chunk chunk[PATCH_CHUNKS];
+	int64_t step; /* bytes from group to group */
+};
+
+static __device__ __forceinline__ struct patch_chunks
+patch_chunks_at(const struct gemm_part *part, uint32_t patch, int token, int token_end, int feature)
+{
+	struct patch_chunks at;
+
+	at.step = 2 * 16 * part->ldy;
+#pragma unroll
+	for (int r = 0; r < PATCH_CHUNKS; r++) {
+		const int i = threadIdx.x % 32 + 32 * r, n = i / CHUNKS, c = i % CHUNKS;
+		struct patch_chunk *chunk = &at.chunk[r];
+
+		chunk->from = patch + n * PATCH_ROW + c * 16;
+		chunk->to = (char *)part->y + 2 * ((token + n) * part->ldy + feature + 8 * c);
+		chunk->left = feature + 8 * c < part->out ? token_end - token - n : 0;
+	}
+	return at;
+}
+
+/* All 48 features of group g. other: `inner` and `residual` of them, from the warp's first token on. */
+template <int EPILOGUE>
+static __device__ __forceinline__ void group_words(const float (*d)[N][4], int g,
+						   const struct feature_values *values,
+						   const uint32_t other[2], uint32_t w[M][4])
 {
 #pragma unroll
-	for (int r = 0; r < 16 * CHUNKS / 32; r++) {
-		const int chunk = threadIdx.x % 32 + 32 * r;
-		const int n = chunk / CHUNKS, c = chunk % CHUNKS;
+	for (int m = 0; m < M; m++) {
+		const uint32_t at = g * 16 * OTHER_ROW + m * 32;
+		const uint32_t from[2] = { other[0] + at, other[1] + at };
 
-		if (n < tokens && token + n < p->rows && feature + 8 * c < part->out)
-			global_store_16((uint16_t *)part->y + (token + n) * part->ldy + feature +
-						8 * c,
-					shared_load_16(patch + n * PATCH_ROW + c * 16));
+		finish_words<EPILOGUE>(d[m], 2 * g, values->bias + 2 * m, values->gate + 2 * m,
+				       from, w[m]);
 	}
 }
 
-/* d: this warp's sums. other: `inner` and `residual` of its features, all tokens of the tile. */
+/*
+ * This warp's sums, of tokens below token_end. The next group's words are made while this one's come back from
+ * the patch; the branch keeps ptxas from making all groups' before the first is stored.
+ */
 template <int EPILOGUE>
-static __device__ __forceinline__ void
-finish(const struct gemm_params *p, const struct gemm_part *part, const float (*d)[N][4], int token,
-       int feature, uint32_t patch, const uint32_t other[2])
+static __device__ __forceinline__ void finish(const struct gemm_part *part, const float (*d)[N][4],
+					      int token, int token_end, int feature, uint32_t patch,
+					      const uint32_t other[2])
 {
 	const uint32_t to = patch + matrix_at(PATCH_ROW);
+	const int end = min(token_end, token + 8 * N);
+	struct patch_chunks at = patch_chunks_at(part, patch, token, end, feature);
 	struct feature_values values;
+	uint32_t w[M][4];
 
 	feature_values_load<EPILOGUE>(part, feature, &values);
+	group_words<EPILOGUE>(d, 0, &values, other, w);
 #pragma unroll
-	for (int g = 0; g < GROUPS; g++) {
-#pragma unroll
-		for (int m = 0; m < M; m++) {
-			const uint32_t at = g * 16 * OTHER_ROW + m * 32;
-			const uint32_t from[2] = { other[0] + at, other[1] + at };
-			uint32_t w[4];
+	for (int g = 0; g < GROUPS && token + 16 * g < end; g++) {
+		uint4 out[PATCH_CHUNKS];
 
-			finish_words<EPILOGUE>(d[m], 2 * g, values.bias + 2 * m,
-					       values.gate + 2 * m, from, w);
-			stmatrix_x4_trans(to + m * 32, w);
-		}
+#pragma unroll
+		for (int m = 0; m < M; m++)
+			stmatrix_x4_trans(to + m * 32, w[m]);
 		__syncwarp();
-		patch_write(p, part, patch, token + 16 * g, feature, 2 * g + 1 < N ? 16 : 8);
+#pragma unroll
+		for (int r = 0; r < PATCH_CHUNKS; r++)
+			out[r] = shared_load_16(at.chunk[r].from);
+		if (g + 1 < GROUPS)
+			group_words<EPILOGUE>(d, g + 1, &values, other, w);
+#pragma unroll
+		for (int r = 0; r < PATCH_CHUNKS; r++) {
+			if (at.chunk[r].left > 16 * g)
+				global_store_16(at.chunk[r].to, out[r]);
+			at.chunk[r].to += at.step;
+		}
 		__syncwarp();
 	}
 }
 
-/* The same with the steps of other tensors: each is the features of one warp along them. */
+/* Steps that are other warps'. */
+static __device__ __forceinline__ void stages_pass(struct gemm_ring *ring, int count)
+{
+#pragma unroll 1
+	for (int i = 0; i < count; i++) {
+		mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+		stage_read(ring->empty + 8 * ring->stage);
+		gemm_ring_next(ring);
+	}
+}
+
+/* finish, with the steps of other tensors: each is the features of one warp along them. */
 template <int EPILOGUE>
 static __device__ __forceinline__ void
-finish_others(const struct gemm_params *p, const struct gemm_part *part, const float (*d)[N][4],
-	      int token, int feature, uint32_t patch, struct gemm_ring *ring)
+finish_others(const struct gemm_part *part, const float (*d)[N][4], int token, int token_end,
+	      int feature, uint32_t patch, struct gemm_ring *ring, int first_token)
 {
-	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-	const uint32_t lane_at =
-		warp / ALONG_FEATURES * WARP_TOKENS * OTHER_ROW + matrix_at(OTHER_ROW);
+	constexpr int OTHERS = gemm_others<EPILOGUE>;
+	const int before = __shfl_sync(~0u, threadIdx.x / 32, 0) % ALONG_FEATURES;
+	const uint32_t lane_at = first_token * OTHER_ROW + matrix_at(OTHER_ROW);
+	uint32_t other[2] = { 0, 0 }, empty[2];
 
-#pragma unroll 1
-	for (int i = 0; i < ALONG_FEATURES; i++) {
-		struct gemm_ring read[2];
-		uint32_t other[2] = { 0, 0 };
-
+	stages_pass(ring, OTHERS * before);
 #pragma unroll
-		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++) {
-			mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-			other[o] = ring->data + ring->stage * STAGE_BYTES + lane_at;
-			read[o] = *ring;
-			gemm_ring_next(ring);
-		}
-		if (i == warp % ALONG_FEATURES)
-			finish<EPILOGUE>(p, part, d, token, feature, patch, other);
-#pragma unroll
-		for (int o = 2 - gemm_others<EPILOGUE>; o < 2; o++)
-			stage_read(&read[o]);
+	for (int o = 2 - OTHERS; o < 2; o++) {
+		mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
+		other[o] = ring->data + ring->stage * STAGE_BYTES + lane_at;
+		empty[o] = ring->empty + 8 * ring->stage;
+		gemm_ring_next(ring);
 	}
+	finish<EPILOGUE>(part, d, token, token_end, feature, patch, other);
+#pragma unroll
+	for (int o = 2 - OTHERS; o < 2; o++)
+		stage_read(empty[o]);
+	stages_pass(ring, OTHERS * (ALONG_FEATURES - 1 - before));
 }
 
 /* -------------------------------------------------------------------------------------- kernels */
@@ -365,10 +418,10 @@ static __device__ __forceinline__ void multiply_all(const struct gemm_params *p,
 
 		accumulate<shape>(d, p, &ring, gemm_steps(p, &t, DEPTH), &first);
 		if (shape::others)
-			finish_others<EPILOGUE>(p, part, d, t.row + token, t.column + feature,
-						patch, &ring);
+			finish_others<EPILOGUE>(part, d, t.row + token, p->rows, t.column + feature,
+						patch, &ring, token);
 		else
-			finish<EPILOGUE>(p, part, d, t.row + token, t.column + feature, patch,
+			finish<EPILOGUE>(part, d, t.row + token, p->rows, t.column + feature, patch,
 					 none);
 	}
 }

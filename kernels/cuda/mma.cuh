@@ -89,12 +89,15 @@ static __device__ __forceinline__ float tanh_approx(float a)
 	return d;
 }
 
-/* v·sigmoid(v) of a value that is rounded to BF16 at once: three instructions. */
+/* v·sigmoid(v), of v/2, for a result that is rounded to BF16 at once: two instructions. */
+static __device__ __forceinline__ float silu_of_half(float half)
+{
+	return fmaf(half, tanh_approx(half), half);
+}
+
 static __device__ __forceinline__ float silu_approx(float v)
 {
-	const float half = 0.5f * v;
-
-	return fmaf(half, tanh_approx(half), half);
+	return silu_of_half(0.5f * v);
 }
 
 /* ------------------------------------------------------------------------- products of one warp */
