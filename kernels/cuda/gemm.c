@@ -28,6 +28,9 @@ struct gemm_tiling {
 	 * for the others an estimate for chips of which products, not shared memory, are the limit.
 	 */
 	float rate;
+	/* Rows of short tiles (gemm.h); by frames, or in a last round of linear layers. 0: none. */
+	int short_rows;
+	bool frames;
 };
 
 enum { NONE = -1, MOST = 8, BARRIER_BYTES = 128 };
@@ -42,16 +45,19 @@ _Static_assert(4 * 2 * (128 + 256) * 32 + BARRIER_BYTES <= CUDA_PORTABLE_SHARED,
 /* clang-format off */
 /* The first that costs least is taken. */
 static const struct gemm_tiling tilings[] = {
-	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, 64, true, 1.4f },
+	{ { EACH(gemm_wgmma_240x192, temporal), NONE }, 240, 192, 64, 384, 1, 4, 12 * 512, 64, true, 1.4f, 0, false },
 	{ { EACH(gemm_mma_240x192, temporal), NONE },
-	  240, 192, 32, 384, 1, MOST, GEMM_240_MORE, GEMM_240_OTHER, false, 1.0f },
-	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, 0, false, 1.0f },
-	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, 0, false, 0.97f },
+	  240, 192, 32, 384, 1, MOST, GEMM_240_MORE, GEMM_240_OTHER, false, 1.0f, GEMM_240_SHORT, false },
+	{ { NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_224x192_frames, NONE },
+	  GEMM_FRAMES_TOKENS, 192, 32, 384, 1, MOST, GEMM_240_MORE, GEMM_240_OTHER, false, 1.0f,
+	  GEMM_FRAMES_SHORT, true },
+	{ { EACH(gemm_mma_128x256, residual), NONE }, 128, 256, 32, 256, 1, MOST, 0, 0, false, 1.0f, 0, false },
+	{ { EACH(gemm_mma_128x192, residual), NONE }, 128, 192, 32, 256, 1, MOST, 0, 0, false, 0.97f, 0, false },
 	{ { EACH(gemm_mma_128x128, residual), CUDA_KERNEL_gemm_mma_128x128_any },
-	  128, 128, 32, 128, 2, MOST, 0, 0, false, 0.97f },
-	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, 0, false, 0.92f },
+	  128, 128, 32, 128, 2, MOST, 0, 0, false, 0.97f, 0, false },
+	{ { EACH(gemm_mma_128x96, residual), NONE }, 128, 96, 32, 128, 2, MOST, 0, 0, false, 0.92f, 0, false },
 	{ { NONE, NONE, NONE, NONE, CUDA_KERNEL_gemm_mma_64x64_any },
-	  64, 64, 32, 128, 3, MOST, 0, 0, false, 0.7f },
+	  64, 64, 32, 128, 3, MOST, 0, 0, false, 0.7f, 0, false },
 };
 /* clang-format on */
 
@@ -117,23 +123,79 @@ static enum gemm_epilogue epilogue_of(const struct gemm_params *p)
 	return GEMM_ANY;
 }
 
-static int64_t tiles_of(const struct gemm_params *p, const struct gemm_tiling *k)
+static int64_t columns_of(const struct gemm_params *p, const struct gemm_tiling *k)
 {
 	int64_t columns = 0;
 
 	for (int i = 0; i < p->parts; i++)
 		columns += ceil_div(p->part[i].out, k->columns);
-	return columns * ceil_div(p->rows, k->rows);
+	return columns;
 }
 
-/* Rounds of the multiprocessors times the work of a tile, in what the first kernel does at rate 1. */
+/* Frames in even tiles, none larger than the kernel's. */
+static void cut_frames(const struct gemm_params *p, const struct gemm_tiling *k,
+		       struct gemm_cut *cut)
+{
+	cut->frame_tiles = ceil_div(p->shift, k->rows);
+	cut->rows = ceil_div(p->shift, cut->frame_tiles);
+	cut->along = cut->frame_tiles * (p->rows / p->shift - 1);
+	cut->short_along = ceil_div(p->shift, 2 * k->short_rows);
+	cut->short_rows = ceil_div(p->shift, 2 * cut->short_along);
+	cut->short_row = p->rows - p->shift;
+	cut->pairs = true;
+}
+
+/* Columns behind the last whole round, where short tiles of them fit into one. */
+static void cut_round(const struct gemm_params *p, const struct gemm_tiling *k, int64_t columns,
+		      int64_t multiprocessors, struct gemm_cut *cut)
+{
+	const int64_t rounds = columns * cut->along / multiprocessors;
+	const int64_t whole = rounds * multiprocessors / cut->along;
+	const int along = ceil_div(p->rows, k->short_rows);
+
+	if (whole * cut->along + (columns - whole) * along > (rounds + 1) * multiprocessors)
+		return;
+	cut->short_along = along;
+	cut->short_rows = ceil_div(p->rows, along);
+	cut->short_column = (int)whole;
+}
+
+/* How the tiles lie; ret: those of either size, pairs as one. */
+static struct gemm_cut cut_of(const struct kernel_device *d, const struct gemm_params *p,
+			      const struct gemm_tiling *k, int64_t ret[2])
+{
+	const int64_t columns = columns_of(p, k), n = d->properties.multiprocessors;
+	const int along = ceil_div(p->rows, k->rows);
+	struct gemm_cut cut = { .along = along, .rows = k->rows, .frame_tiles = along };
+
+	if (k->frames)
+		cut_frames(p, k, &cut);
+	else if (k->short_rows && p->taps == 1 && columns * along % n)
+		cut_round(p, k, columns, n, &cut);
+	if (!k->frames && !cut.short_along)
+		cut.short_column = (int)columns;
+	ret[0] = (k->frames ? columns : cut.short_column) * cut.along;
+	ret[1] = (columns - cut.short_column) * cut.short_along;
+	cut.tiles = ret[0] <= INT_MAX ? (int)ret[0] : INT_MAX;
+	return cut;
+}
+
+/*
+ * The rows of the block that has most to do, times the columns of a tile, in what the first kernel does at
+ * rate 1. A pair of short tiles has two terms of three.
+ */
 static double tiling_cost(const struct kernel_device *d, const struct gemm_params *p,
 			  const struct gemm_tiling *k)
 {
 	const int64_t n = d->properties.multiprocessors;
-	const double rounds = (double)((tiles_of(p, k) + n - 1) / n);
+	int64_t tiles[2], rounds, full;
 
-	return rounds * k->rows * k->columns / (double)k->rate;
+	(void)cut_of(d, p, k, tiles);
+	full = (tiles[0] + n - 1) / n;
+	rounds = (tiles[0] + tiles[1] + n - 1) / n;
+	return ((double)full * k->rows +
+		(double)(rounds - full) * k->short_rows * (k->frames ? 4.0 / 3 : 1)) *
+	       k->columns / (double)k->rate;
 }
 
 static int stage_bytes(const struct gemm_tiling *k)
@@ -150,10 +212,11 @@ static int stages_of(const struct kernel_device *d, const struct gemm_tiling *k)
 	return fit < k->stages ? fit : k->stages;
 }
 
-static bool tiling_usable(const struct kernel_device *d, const struct gemm_tiling *k,
-			  enum gemm_epilogue epilogue)
+static bool tiling_usable(const struct kernel_device *d, const struct gemm_params *p,
+			  const struct gemm_tiling *k, enum gemm_epilogue epilogue)
 {
-	return k->kernel[epilogue] != NONE && (!k->wgmma || d->properties.has_wgmma) &&
+	return k->kernel[epilogue] != NONE && (!k->frames || p->rows > p->shift) &&
+	       (!k->wgmma || d->properties.has_wgmma) &&
 	       stages_of(d, k) >= (k->stages == MOST ? 3 : k->stages);
 }
 
@@ -162,9 +225,10 @@ int gemm_ways(void)
 	return TILINGS;
 }
 
-bool gemm_way_usable(const struct kernel_device *device, int way, enum gemm_epilogue epilogue)
+bool gemm_way_usable(const struct kernel_device *device, const struct gemm_params *p, int way,
+		     enum gemm_epilogue epilogue)
 {
-	return tiling_usable(device, &tilings[way], epilogue);
+	return tiling_usable(device, p, &tilings[way], epilogue);
 }
 
 double gemm_way_cost(const struct kernel_device *device, const struct gemm_params *p, int way)
@@ -186,7 +250,7 @@ int gemm_way_choose(const struct kernel_device *device, const struct gemm_params
 	for (int i = 0; i < TILINGS; i++) {
 		double cost;
 
-		if (!tiling_usable(device, &tilings[i], epilogue))
+		if (!tiling_usable(device, p, &tilings[i], epilogue))
 			continue;
 		cost = tiling_cost(device, p, &tilings[i]);
 		if (best < 0 || cost < least) {
@@ -223,7 +287,7 @@ static int map_encode(const struct kernel_device *d, CUtensorMap *map, const voi
 /*
  * Rows of the input that are read at once. With a frame to the left, boxes that divide both a frame
  * and a tile spare the tile on the frames' border a fourth term of its sum; the copy engine's
- * pattern of rows repeats every eight.
+ * pattern of rows repeats every eight. By frames a tile is one box.
  */
 static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 {
@@ -231,6 +295,8 @@ static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 
 	if (p->taps == 1 || !k->other)
 		return 0;
+	if (k->frames)
+		return k->rows;
 	while (b) {
 		const int rest = a % b;
 
@@ -240,25 +306,21 @@ static int box_of(const struct gemm_params *p, const struct gemm_tiling *k)
 	return a % 8 == 0 ? a : 0;
 }
 
-/* Of what the epilogue adds, where a kernel reads that by TMA. */
-static int other_maps_encode(const struct kernel_device *d, struct gemm_params *p,
-			     const struct gemm_tiling *k)
+/* Of what the epilogue adds, where a kernel reads that by TMA: in boxes of `rows`. */
+static int other_maps_encode(const struct kernel_device *d, const struct gemm_params *p,
+			     const struct gemm_part *part, const struct gemm_tiling *k, int rows,
+			     CUtensorMap *residual, CUtensorMap *inner)
 {
-	const struct map_box box = { k->rows, k->other,
+	const struct map_box box = { rows, k->other,
 				     k->other == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
 						      CU_TENSOR_MAP_SWIZZLE_NONE };
 	int r = 0;
 
-	for (int i = 0; r >= 0 && k->other && i < p->parts; i++) {
-		struct gemm_part *part = &p->part[i];
-
-		if (part->residual)
-			r = map_encode(d, &part->other, part->residual, p->rows, part->out,
-				       part->ld_residual, &box);
-		if (r >= 0 && part->inner)
-			r = map_encode(d, &p->inner, part->inner, p->rows, part->out,
-				       part->ld_inner, &box);
-	}
+	if (part->residual)
+		r = map_encode(d, residual, part->residual, p->rows, part->out, part->ld_residual,
+			       &box);
+	if (r >= 0 && part->inner)
+		r = map_encode(d, inner, part->inner, p->rows, part->out, part->ld_inner, &box);
 	return r;
 }
 
@@ -268,32 +330,46 @@ static int maps_encode(const struct kernel_device *d, struct gemm_params *p,
 	const CUtensorMapSwizzle swizzle = k->depth == 64 ? CU_TENSOR_MAP_SWIZZLE_128B :
 							    CU_TENSOR_MAP_SWIZZLE_64B;
 	const struct map_box input = { p->box ? p->box : k->rows, k->depth, swizzle };
+	const struct map_box short_input = { k->short_rows, k->depth, swizzle };
 	const struct map_box weight = { k->columns, k->depth, swizzle };
+	const bool has_short = p->cut.short_along > 0;
 	int r = map_encode(d, &p->x, p->x_data, p->rows, p->in, p->ldx, &input);
 
+	if (r >= 0 && has_short)
+		r = map_encode(d, &p->short_x, p->x_data, p->rows, p->in, p->ldx, &short_input);
 	if (r >= 0 && p->has_left)
 		r = map_encode(d, &p->left, p->left_data, p->shift, p->in, p->ld_left, &input);
-	for (int i = 0; r >= 0 && i < p->parts; i++)
-		r = map_encode(d, &p->part[i].weight, p->part[i].weight_data,
-			       (int64_t)p->part[i].out * p->taps, p->in, p->in, &weight);
-	return r < 0 ? r : other_maps_encode(d, p, k);
+	for (int i = 0; r >= 0 && i < p->parts; i++) {
+		struct gemm_part *part = &p->part[i];
+
+		r = map_encode(d, &part->weight, part->weight_data, (int64_t)part->out * p->taps,
+			       p->in, p->in, &weight);
+		if (r >= 0 && k->other)
+			r = other_maps_encode(d, p, part, k, k->rows, &part->other, &p->inner);
+		if (r >= 0 && k->other && has_short)
+			r = other_maps_encode(d, p, part, k, k->short_rows, &part->short_other,
+					      &p->short_inner);
+	}
+	return r;
 }
 
 static int launch_tiles(struct kernel_device *d, struct gemm_params *p, const struct gemm_tiling *k,
 			int kernel, struct kernel_queue *queue)
 {
 	const int most = d->properties.multiprocessors * k->blocks;
+	int64_t tiles[2];
 	int r;
 
-	if (tiles_of(p, k) > INT_MAX)
+	p->cut = cut_of(d, p, k, tiles);
+	/* Kernels count by twos, and a round past the end. */
+	if (tiles[0] + tiles[1] > INT_MAX / 2 - most)
 		return -EINVAL;
+	p->tiles = (int)(tiles[0] + tiles[1]);
 	p->box = box_of(p, k);
 	p->stages = stages_of(d, k);
-	p->row_tiles = ceil_div(p->rows, k->rows);
-	for (int i = 0; i < p->parts; i++) {
-		p->part[i].tile_first = p->tiles;
-		p->tiles += p->row_tiles * ceil_div(p->part[i].out, k->columns);
-	}
+	for (int i = 1; i < p->parts; i++)
+		p->part[i].column_first =
+			p->part[i - 1].column_first + ceil_div(p->part[i - 1].out, k->columns);
 	r = maps_encode(d, p, k);
 	if (r < 0)
 		return r;

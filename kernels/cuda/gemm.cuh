@@ -16,9 +16,27 @@ constexpr int gemm_others = EPILOGUE == GEMM_TEMPORAL ? 2 :
 			    EPILOGUE == GEMM_RESIDUAL ? 1 :
 							0;
 
+/*
+ * What a ring holds: a stage has ROWS of the input, then COLUMNS of a weight, DEPTH of K of each. After
+ * the steps of a tile's sum, where there are OTHERS, come these tensors that the epilogue adds,
+ * OTHER_COLUMNS in a step: first inner, if there are two, and residual.
+ *
+ * SHORT_ROWS > 0: tiles of two sizes, as the launcher cuts them (gemm.h); a short one has that many.
+ */
+template <int ROWS, int COLUMNS, int DEPTH, int OTHERS = 0, int OTHER_COLUMNS = COLUMNS,
+	  int SHORT_ROWS = 0>
+struct gemm_shape {
+	static constexpr int rows = ROWS, columns = COLUMNS, depth = DEPTH;
+	static constexpr int x_bytes = ROWS * DEPTH * 2, bytes = x_bytes + COLUMNS * DEPTH * 2;
+	static constexpr int others = OTHERS, other_columns = OTHER_COLUMNS;
+	static constexpr int other_steps = OTHERS * (COLUMNS / OTHER_COLUMNS);
+	static constexpr int short_rows = SHORT_ROWS;
+};
+
 struct gemm_tile {
-	int part, row, column; /* first token, first output feature */
-	unsigned int terms;    /* bit s: term s has rows that are not zero */
+	int part, row, row_end, column; /* tokens from row on, first output feature */
+	unsigned int terms;		/* bit s: term s has rows that are not zero */
+	int is_short;
 };
 
 static __device__ __forceinline__ unsigned int gemm_terms(const struct gemm_params *p, int row,
@@ -37,21 +55,66 @@ static __device__ __forceinline__ unsigned int gemm_terms(const struct gemm_para
 	return terms;
 }
 
-/* Rows fastest: the tiles of one moment share few weights, and the whole input stays in L2. */
-static __device__ __forceinline__ struct gemm_tile gemm_tile_at(const struct gemm_params *p,
-								int index, int rows, int columns)
+/* Where a tile lies, its column counted in tiles over all parts. */
+static __device__ __forceinline__ void
+gemm_tile_column(const struct gemm_params *p, struct gemm_tile *t, int column, int columns)
 {
-	struct gemm_tile t = { 0, 0, 0, 0 };
-	int row_end;
+	while (t->part + 1 < p->parts && column >= p->part[t->part + 1].column_first)
+		t->part++;
+	t->column = (column - p->part[t->part].column_first) * columns;
+}
 
-	while (t.part + 1 < p->parts && index >= p->part[t.part + 1].tile_first)
-		t.part++;
-	index -= p->part[t.part].tile_first;
-	t.row = index % p->row_tiles * rows;
-	t.column = index / p->row_tiles * columns;
-	row_end = t.row + rows < p->rows ? t.row + rows : p->rows;
-	t.terms = gemm_terms(p, t.row, row_end);
+/* Rows fastest: the tiles of one moment share few weights, and the whole input stays in L2. */
+template <class S>
+static __device__ __forceinline__ struct gemm_tile gemm_tile_at(const struct gemm_params *p,
+								int index)
+{
+	const struct gemm_cut *cut = &p->cut;
+	struct gemm_tile t = { 0, 0, 0, 0, 0, 0 };
+	int column;
+
+	if (S::short_rows && index >= 2 * cut->tiles) {
+		const int item = index / 2 - cut->tiles, i = item % cut->short_along;
+
+		t.is_short = 1;
+		t.row = cut->short_row + (cut->pairs ? 2 * i + index % 2 : i) * cut->short_rows;
+		t.row_end = min(t.row + cut->short_rows, p->rows);
+		column = cut->short_column + item / cut->short_along;
+	} else {
+		const int item = S::short_rows ? index / 2 : index, i = item % cut->along;
+		const int frame = i / cut->frame_tiles;
+
+		t.row = frame * p->shift + i % cut->frame_tiles * cut->rows;
+		t.row_end = min(t.row + cut->rows, cut->pairs ? (frame + 1) * p->shift : p->rows);
+		column = item / cut->along;
+	}
+	gemm_tile_column(p, &t, column, S::columns);
+	t.terms = gemm_terms(p, t.row, t.row_end);
 	return t;
+}
+
+/*
+ * The tiles of a block: from first, next by next, below end. With short ones they are counted by twos, because
+ * of pairs.
+ */
+template <class S> static __device__ __forceinline__ int gemm_tiles_first(void)
+{
+	return S::short_rows ? 2 * blockIdx.x : blockIdx.x;
+}
+
+template <class S> static __device__ __forceinline__ int gemm_tiles_end(const struct gemm_params *p)
+{
+	return S::short_rows ? 2 * p->tiles : p->tiles;
+}
+
+template <class S>
+static __device__ __forceinline__ int gemm_tiles_next(const struct gemm_params *p, int index)
+{
+	if (!S::short_rows)
+		return index + gridDim.x;
+	if (p->cut.pairs && index % 2 == 0 && index >= 2 * p->cut.tiles)
+		return index + 1;
+	return index / 2 * 2 + 2 * gridDim.x;
 }
 
 /* Steps along K of a tile. */
@@ -86,20 +149,6 @@ static __device__ __forceinline__ void gemm_ring_init(const struct gemm_ring *r,
 }
 
 /*
- * What a ring holds: a stage has ROWS of the input, then COLUMNS of a weight, DEPTH of K of each. After
- * the steps of a tile's sum, where there are OTHERS, come these tensors that the epilogue adds,
- * OTHER_COLUMNS in a step: first inner, if there are two, and residual.
- */
-template <int ROWS, int COLUMNS, int DEPTH, int OTHERS = 0, int OTHER_COLUMNS = COLUMNS>
-struct gemm_shape {
-	static constexpr int rows = ROWS, columns = COLUMNS, depth = DEPTH;
-	static constexpr int x_bytes = ROWS * DEPTH * 2, bytes = x_bytes + COLUMNS * DEPTH * 2;
-	static constexpr int others = OTHERS, other_columns = OTHER_COLUMNS;
-	static constexpr int other_steps = OTHERS * (COLUMNS / OTHER_COLUMNS);
-	static constexpr int other_bytes = ROWS * OTHER_COLUMNS * 2;
-};
-
-/*
  * Where loading stands: some of the steps of all tiles of a block, in order. Warps that take turns in
  * loading each keep one of these, and pass over the steps of the others.
  */
@@ -118,9 +167,9 @@ template <class S>
 static __device__ __forceinline__ void gemm_feed_tile(const struct gemm_params *p,
 						      struct gemm_feed *f)
 {
-	if (f->index >= p->tiles)
+	if (f->index >= gemm_tiles_end<S>(p))
 		return;
-	f->tile = gemm_tile_at(p, f->index, S::rows, S::columns);
+	f->tile = gemm_tile_at<S>(p, f->index);
 	if (S::others)
 		f->tile.terms |= 1u << GEMM_OTHERS;
 	f->term = gemm_next_term(f->tile.terms, -1);
@@ -132,7 +181,7 @@ static __device__ __forceinline__ void
 gemm_feed_init(const struct gemm_params *p, const struct gemm_ring *ring, struct gemm_feed *f)
 {
 	f->ring = *ring;
-	f->index = blockIdx.x;
+	f->index = gemm_tiles_first<S>();
 	gemm_feed_tile<S>(p, f);
 }
 
@@ -150,7 +199,9 @@ static __device__ __forceinline__ struct gemm_source gemm_feed_source(const stru
 	const int tap = p->taps == 1 || left ? 0 : f->term - GEMM_BEFORE;
 
 	return {
-		.x = left ? &p->left : &p->x,
+		.x = left	      ? &p->left :
+		     f->tile.is_short ? &p->short_x :
+					&p->x,
 		.weight = &part->weight,
 		.x_row = f->tile.row + (left ? 0 : (f->term - GEMM_CENTRE) * p->shift),
 		.weight_row = tap * part->out + f->tile.column,
@@ -163,11 +214,12 @@ static __device__ __forceinline__ void
 gemm_load_step(const struct gemm_params *p, const struct gemm_feed *f,
 	       const struct gemm_source *from, uint32_t to, uint32_t full)
 {
-	const int box = p->box ? p->box : S::rows, column = f->step * S::depth;
+	const int rows = f->tile.is_short ? S::short_rows : S::rows;
+	const int box = p->box && !f->tile.is_short ? p->box : rows, column = f->step * S::depth;
 
-	mbarrier_arrive_expect(full, S::bytes);
+	mbarrier_arrive_expect(full, (rows + S::columns) * S::depth * 2);
 	tma_load_2d(to + S::x_bytes, from->weight, full, column, from->weight_row);
-	for (int i = 0; i < S::rows; i += box) {
+	for (int i = 0; i < rows; i += box) {
 		const bool left = f->term == GEMM_BEFORE && p->has_left && p->box &&
 				  f->tile.row + i < p->shift;
 
@@ -183,10 +235,13 @@ gemm_load_other(const struct gemm_params *p, const struct gemm_feed *f, uint32_t
 {
 	const bool inner = S::others == 2 && f->step % 2 == 0;
 	const int column = f->step / (S::others ? S::others : 1) * S::other_columns;
+	const bool is_short = f->tile.is_short;
+	const struct gemm_part *part = &p->part[f->tile.part];
+	const CUtensorMap *from = inner ? (is_short ? &p->short_inner : &p->inner) :
+					  (is_short ? &part->short_other : &part->other);
 
-	mbarrier_arrive_expect(full, S::other_bytes);
-	tma_load_2d(to, inner ? &p->inner : &p->part[f->tile.part].other, full,
-		    f->tile.column + column, f->tile.row);
+	mbarrier_arrive_expect(full, (is_short ? S::short_rows : S::rows) * S::other_columns * 2);
+	tma_load_2d(to, from, full, f->tile.column + column, f->tile.row);
 }
 
 /* Loads the step into the ring once its stage has been read. By a whole warp, for one thread's sake. */
@@ -198,7 +253,7 @@ static __device__ __forceinline__ void gemm_feed_load(const struct gemm_params *
 	const uint32_t to = f->ring.data + f->ring.stage * S::bytes;
 	const uint32_t full = f->ring.full + 8 * f->ring.stage;
 
-	if (f->index >= p->tiles)
+	if (f->index >= gemm_tiles_end<S>(p))
 		return;
 	mbarrier_wait(f->ring.empty + 8 * f->ring.stage, f->ring.parity ^ 1);
 	if (elect_one()) {
@@ -223,7 +278,7 @@ static __device__ __forceinline__ void gemm_feed_pass(const struct gemm_params *
 		f->ring.parity ^= 1;
 	}
 	f->step += count;
-	while (f->index < p->tiles) {
+	while (f->index < gemm_tiles_end<S>(p)) {
 		const bool of_others = S::others && f->term == GEMM_OTHERS;
 		const int over = f->step - (of_others ? S::other_steps : along_k);
 
@@ -231,7 +286,7 @@ static __device__ __forceinline__ void gemm_feed_pass(const struct gemm_params *
 			break;
 		f->term = gemm_next_term(f->tile.terms, f->term);
 		if (f->term < 0) {
-			f->index += gridDim.x;
+			f->index = gemm_tiles_next<S>(p, f->index);
 			gemm_feed_tile<S>(p, f);
 		}
 		f->step = over;

@@ -54,7 +54,7 @@ static bool product_again(const struct gemm_bench *b, const struct tuning_produc
 static int way_by_name(const struct gemm_bench *b, const char *name)
 {
 	for (int i = 0; i < gemm_ways(); i++)
-		if (gemm_way_usable(b->d, i, b->epilogue) &&
+		if (gemm_way_usable(b->d, b->p, i, b->epilogue) &&
 		    strcmp(gemm_way_name(i, b->epilogue), name) == 0)
 			return i;
 	return -1;

@@ -192,7 +192,7 @@ static int own_choose(const struct gemm_bench *b, int by_estimate)
 	int way[WAYS], count = 0;
 
 	for (int i = 0; i < gemm_ways() && count < WAYS; i++)
-		if (gemm_way_usable(b->d, i, b->epilogue) &&
+		if (gemm_way_usable(b->d, b->p, i, b->epilogue) &&
 		    gemm_way_cost(b->d, b->p, i) <= worth * least)
 			way[count++] = i;
 	times_take(b, way_run, way, t, count);

@@ -291,7 +291,7 @@ static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 	}
 	gemm_feed_pass<shape>(p, &feed, warp);
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
-		const struct gemm_tile t = gemm_tile_at(p, i, rows, columns);
+		const struct gemm_tile t = gemm_tile_at<shape>(p, i);
 		const struct gemm_part *part = &p->part[t.part];
 		float d[TM / 16][TN / 8][4];
 

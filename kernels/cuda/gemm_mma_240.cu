@@ -1,7 +1,8 @@
 /*
  * Matrix products for every target from sm_90 on, like gemm_mma.cu, with tiles that fit the model:
- * 240 tokens by 192 features, since 2640 tokens are 11·240. Outputs of 2240, 8960 and 13440 are then 1,
- * 4 and 5.83 rounds of 132 multiprocessors. The product is made transposed, rows of the tensor tile
+ * 240 tokens by 192 features, since 2640 tokens are 11·240. Outputs of 2240 and 8960 are then 1 and 4
+ * rounds of 132 multiprocessors; of 13440, 5.83, the last tiles are shorter, 13 along the tokens. A
+ * temporal convolution has tiles by frames (gemm.h). The product is made transposed, rows of the tensor tile
  * being features: 48 of them by 120 tokens are a warp's, which reads less shared memory for each
  * product than 64 by 64. gemm.h has the formula.
  *
@@ -22,14 +23,8 @@ enum {
 	LOADING_REGISTERS = 24,
 	REGISTERS = 240,
 	WARP_FEATURES = FEATURES / ALONG_FEATURES,
-	WARP_TOKENS = TOKENS / (WARPS / ALONG_FEATURES),
 	M = WARP_FEATURES / 16,
-	N = WARP_TOKENS / 8,
-	/* Sixteen tokens are one ldmatrix; the last eight one by half. */
-	GROUPS = (N + 1) / 2,
 	AHEAD = 2, /* groups loaded before their products */
-	RING = 4,  /* of them */
-	STAGE_BYTES = (TOKENS + FEATURES) * DEPTH * 2,
 	BARRIER_BYTES = 128,
 	/* A row of `inner` or `residual` in a stage: one warp's features. */
 	OTHER_ROW = WARP_FEATURES * 2,
@@ -40,14 +35,40 @@ enum {
 	PATCH_CHUNKS = 16 * CHUNKS / 32, /* of a lane */
 };
 
-static_assert((TOKENS + 8) * OTHER_ROW <= STAGE_BYTES, "half a group past the end is read");
-static_assert(3 * STAGE_BYTES + BARRIER_BYTES + WARPS * PATCH_BYTES <= 99 * 1024,
+static_assert(3 * (TOKENS + FEATURES) * DEPTH * 2 + BARRIER_BYTES + WARPS * PATCH_BYTES <=
+		      99 * 1024,
 	      "three stages on sm_120");
 static_assert((int)GEMM_240_MORE == (int)WARPS * PATCH_BYTES, "what the launcher adds");
 static_assert((int)GEMM_240_OTHER == (int)WARP_FEATURES, "the launcher's box of other tensors");
 
+/*
+ * A warp's sums are 48 features by 8·N tokens. Sixteen tokens are one ldmatrix, a group; the last eight
+ * one by half where N is odd.
+ */
+template <int N> constexpr int groups = (N + 1) / 2;
+/* Groups in registers. */
+template <int N> constexpr int ring_of = groups<N> % 4 == 1 ? 5 : 4;
+
+/* The next step's first groups come in before the products of this one's last, into other places. */
+template <int N> constexpr bool ring_holds(void)
+{
+	for (int next = 0; next < AHEAD; next++)
+		for (int g = groups<N> - AHEAD + next; g < groups<N>; g++)
+			if (g % ring_of<N> == next)
+				return false;
+	return groups<N> >= M + 2;
+}
+
 template <int EPILOGUE>
-using shape_of = gemm_shape<TOKENS, FEATURES, DEPTH, gemm_others<EPILOGUE>, WARP_FEATURES>;
+using shape_of = gemm_shape<TOKENS, FEATURES, DEPTH, gemm_others<EPILOGUE>, WARP_FEATURES,
+			    EPILOGUE == GEMM_TEMPORAL ? 0 : GEMM_240_SHORT>;
+template <int EPILOGUE>
+using frames_of = gemm_shape<GEMM_FRAMES_TOKENS, FEATURES, DEPTH, gemm_others<EPILOGUE>,
+			     WARP_FEATURES, GEMM_FRAMES_SHORT>;
+
+static_assert((TOKENS + 8) * OTHER_ROW <= shape_of<GEMM_TEMPORAL>::bytes &&
+		      (GEMM_FRAMES_SHORT + 8) * OTHER_ROW <= frames_of<GEMM_TEMPORAL>::bytes,
+	      "half a group past the end is read");
 
 /* ------------------------------------------------------------------------------------ products */
 
@@ -56,9 +77,10 @@ struct fragment_rows {
 	uint32_t w, x;
 };
 
-struct fragments {
+template <int N> struct fragments {
+	static_assert(ring_holds<N>(), "a group in another's place");
 	uint32_t w[2][M][4]; /* of this step and of the next */
-	uint32_t x[RING][4];
+	uint32_t x[ring_of<N>][4];
 };
 
 static __device__ __forceinline__ struct fragment_rows fragment_rows_at(uint32_t w, uint32_t x)
@@ -69,10 +91,11 @@ static __device__ __forceinline__ struct fragment_rows fragment_rows_at(uint32_t
 		 x + swizzle_64(lane % 8 + lane / 16 * 8, lane / 8 % 2) };
 }
 
+template <class S>
 static __device__ __forceinline__ struct fragment_rows rows_of(const struct fragment_rows *first,
 							       const struct gemm_ring *ring)
 {
-	return { first->w + ring->stage * STAGE_BYTES, first->x + ring->stage * STAGE_BYTES };
+	return { first->w + ring->stage * S::bytes, first->x + ring->stage * S::bytes };
 }
 
 /* The second 16 of K: the other half of a row's chunks. */
@@ -81,12 +104,13 @@ static __device__ __forceinline__ struct fragment_rows second_step(struct fragme
 	return { at.w ^ 32, at.x ^ 32 };
 }
 
-static __device__ __forceinline__ void load_tokens(struct fragments *f, uint32_t at, int group)
+template <int N>
+static __device__ __forceinline__ void load_tokens(struct fragments<N> *f, uint32_t at, int group)
 {
 	if (2 * group + 1 < N)
-		ldmatrix_x4(f->x[group % RING], at + group * 16 * DEPTH * 2);
+		ldmatrix_x4(f->x[group % ring_of<N>], at + group * 16 * DEPTH * 2);
 	else
-		ldmatrix_x2(f->x[group % RING], at + group * 16 * DEPTH * 2);
+		ldmatrix_x2(f->x[group % ring_of<N>], at + group * 16 * DEPTH * 2);
 }
 
 static __device__ __forceinline__ void load_features(uint32_t w[M][4], uint32_t at)
@@ -96,7 +120,8 @@ static __device__ __forceinline__ void load_features(uint32_t w[M][4], uint32_t 
 		ldmatrix_x4(w[m], at + m * 16 * DEPTH * 2);
 }
 
-static __device__ __forceinline__ void load_first(struct fragments *f,
+template <int N>
+static __device__ __forceinline__ void load_first(struct fragments<N> *f,
 						  const struct fragment_rows *at)
 {
 	load_features(f->w[0], at->w);
@@ -105,6 +130,7 @@ static __device__ __forceinline__ void load_first(struct fragments *f,
 		load_tokens(f, at->x, g);
 }
 
+template <int N>
 static __device__ __forceinline__ void multiply_group(float (*d)[N][4], const uint32_t (*w)[4],
 						      const uint32_t x[4], int group)
 {
@@ -125,9 +151,11 @@ static __device__ __forceinline__ void stage_read(uint32_t empty)
 }
 
 /* The first half of a stage; meanwhile the first fragments of the second come in. */
-static __device__ __forceinline__ void multiply_first(float (*d)[N][4], struct fragments *f,
+template <int N>
+static __device__ __forceinline__ void multiply_first(float (*d)[N][4], struct fragments<N> *f,
 						      const struct fragment_rows *at)
 {
+	constexpr int GROUPS = groups<N>;
 	const struct fragment_rows next = second_step(*at);
 
 #pragma unroll
@@ -138,16 +166,17 @@ static __device__ __forceinline__ void multiply_first(float (*d)[N][4], struct f
 			load_tokens(f, next.x, g + AHEAD - GROUPS);
 		if (g >= 2 && g < 2 + M)
 			ldmatrix_x4(f->w[1][g - 2], next.w + (g - 2) * 16 * DEPTH * 2);
-		multiply_group(d, f->w[0], f->x[g % RING], g);
+		multiply_group(d, f->w[0], f->x[g % ring_of<N>], g);
 	}
 }
 
 /* The second half; once all of it is in registers the stage is free, and the next one's turn comes. */
-template <bool MORE>
+template <class S, bool MORE, int N>
 static __device__ __forceinline__ void
-multiply_second(float (*d)[N][4], struct fragments *f, struct fragment_rows *at,
+multiply_second(float (*d)[N][4], struct fragments<N> *f, struct fragment_rows *at,
 		const struct fragment_rows *first, struct gemm_ring *ring)
 {
+	constexpr int GROUPS = groups<N>;
 	const struct fragment_rows here = second_step(*at);
 
 #pragma unroll
@@ -157,7 +186,7 @@ multiply_second(float (*d)[N][4], struct fragments *f, struct fragment_rows *at,
 			gemm_ring_next(ring);
 			if (MORE) {
 				mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-				*at = rows_of(first, ring);
+				*at = rows_of<S>(first, ring);
 				load_features(f->w[0], at->w);
 			}
 		}
@@ -165,17 +194,16 @@ multiply_second(float (*d)[N][4], struct fragments *f, struct fragment_rows *at,
 			load_tokens(f, here.x, g + AHEAD);
 		else if (MORE)
 			load_tokens(f, at->x, g + AHEAD - GROUPS);
-		multiply_group(d, f->w[1], f->x[g % RING], g);
+		multiply_group(d, f->w[1], f->x[g % ring_of<N>], g);
 	}
 }
 
 /* The sum of one tile: `steps` stages of the ring. */
-template <class S>
-static __device__ __forceinline__ void accumulate(float (*d)[N][4], const struct gemm_params *p,
-						  struct gemm_ring *ring, int steps,
-						  const struct fragment_rows *first)
+template <class S, int N>
+static __device__ __forceinline__ void accumulate(float (*d)[N][4], struct gemm_ring *ring,
+						  int steps, const struct fragment_rows *first)
 {
-	struct fragments f;
+	struct fragments<N> f;
 	struct fragment_rows at;
 
 #pragma unroll
@@ -187,16 +215,16 @@ static __device__ __forceinline__ void accumulate(float (*d)[N][4], const struct
 				d[m][n][e] = 0;
 
 	mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-	at = rows_of(first, ring);
+	at = rows_of<S>(first, ring);
 	load_first(&f, &at);
 #pragma unroll 1
 	for (int i = 1;; i++) {
 		multiply_first(d, &f, &at);
 		if (i == steps)
 			break;
-		multiply_second<true>(d, &f, &at, first, ring);
+		multiply_second<S, true>(d, &f, &at, first, ring);
 	}
-	multiply_second<false>(d, &f, &at, first, ring);
+	multiply_second<S, false>(d, &f, &at, first, ring);
 }
 
 /* ------------------------------------------------------------------------------------ epilogue */
@@ -235,7 +263,7 @@ static __device__ __forceinline__ void feature_values_load(const struct gemm_par
 }
 
 /* 16 features of a group to words of two tokens. from: these of `inner` and `residual`. */
-template <int EPILOGUE>
+template <int EPILOGUE, int N>
 static __device__ __forceinline__ void finish_words(const float (*d)[4], int n, const float bias[2],
 						    const float gate[2], const uint32_t from[2],
 						    uint32_t w[4])
@@ -291,7 +319,7 @@ patch_chunks_at(const struct gemm_part *part, uint32_t patch, int token, int tok
 }
 
 /* All 48 features of group g. other: `inner` and `residual` of them, from the warp's first token on. */
-template <int EPILOGUE>
+template <int EPILOGUE, int N>
 static __device__ __forceinline__ void group_words(const float (*d)[N][4], int g,
 						   const struct feature_values *values,
 						   const uint32_t other[2], uint32_t w[M][4])
@@ -301,8 +329,8 @@ static __device__ __forceinline__ void group_words(const float (*d)[N][4], int g
 		const uint32_t at = g * 16 * OTHER_ROW + m * 32;
 		const uint32_t from[2] = { other[0] + at, other[1] + at };
 
-		finish_words<EPILOGUE>(d[m], 2 * g, values->bias + 2 * m, values->gate + 2 * m,
-				       from, w[m]);
+		finish_words<EPILOGUE, N>(d[m], 2 * g, values->bias + 2 * m, values->gate + 2 * m,
+					  from, w[m]);
 	}
 }
 
@@ -310,7 +338,7 @@ static __device__ __forceinline__ void group_words(const float (*d)[N][4], int g
  * This warp's sums, of tokens below token_end. The next group's words are made while this one's come back from
  * the patch; the branch keeps ptxas from making all groups' before the first is stored.
  */
-template <int EPILOGUE>
+template <int EPILOGUE, int N>
 static __device__ __forceinline__ void finish(const struct gemm_part *part, const float (*d)[N][4],
 					      int token, int token_end, int feature, uint32_t patch,
 					      const uint32_t other[2])
@@ -324,7 +352,7 @@ static __device__ __forceinline__ void finish(const struct gemm_part *part, cons
 	feature_values_load<EPILOGUE>(part, feature, &values);
 	group_words<EPILOGUE>(d, 0, &values, other, w);
 #pragma unroll
-	for (int g = 0; g < GROUPS && token + 16 * g < end; g++) {
+	for (int g = 0; g < groups<N> && token + 16 * g < end; g++) {
 		uint4 out[PATCH_CHUNKS];
 
 #pragma unroll
@@ -334,7 +362,7 @@ static __device__ __forceinline__ void finish(const struct gemm_part *part, cons
 #pragma unroll
 		for (int r = 0; r < PATCH_CHUNKS; r++)
 			out[r] = shared_load_16(at.chunk[r].from);
-		if (g + 1 < GROUPS)
+		if (g + 1 < groups<N>)
 			group_words<EPILOGUE>(d, g + 1, &values, other, w);
 #pragma unroll
 		for (int r = 0; r < PATCH_CHUNKS; r++) {
@@ -358,7 +386,7 @@ static __device__ __forceinline__ void stages_pass(struct gemm_ring *ring, int c
 }
 
 /* finish, with the steps of other tensors: each is the features of one warp along them. */
-template <int EPILOGUE>
+template <int EPILOGUE, class S, int N>
 static __device__ __forceinline__ void
 finish_others(const struct gemm_part *part, const float (*d)[N][4], int token, int token_end,
 	      int feature, uint32_t patch, struct gemm_ring *ring, int first_token)
@@ -372,7 +400,7 @@ finish_others(const struct gemm_part *part, const float (*d)[N][4], int token, i
 #pragma unroll
 	for (int o = 2 - OTHERS; o < 2; o++) {
 		mbarrier_wait(ring->full + 8 * ring->stage, ring->parity);
-		other[o] = ring->data + ring->stage * STAGE_BYTES + lane_at;
+		other[o] = ring->data + ring->stage * S::bytes + lane_at;
 		empty[o] = ring->empty + 8 * ring->stage;
 		gemm_ring_next(ring);
 	}
@@ -393,49 +421,71 @@ static __device__ __forceinline__ void feed_all(const struct gemm_params *p,
 	struct gemm_feed f;
 
 	gemm_feed_init<S>(p, ring, &f);
-	while (f.index < p->tiles) {
+	while (f.index < gemm_tiles_end<S>(p)) {
 		gemm_feed_load<S>(p, &f);
 		gemm_feed_pass<S>(p, &f, 1);
 	}
 }
 
-/* What a multiplying warp does. */
-template <int EPILOGUE>
-static __device__ __forceinline__ void multiply_all(const struct gemm_params *p,
-						    struct gemm_ring ring, int warp, uint32_t patch)
+/* A multiplying warp's part of one tile: 8·N of its tokens, from `token` on. */
+template <int EPILOGUE, class S, int N>
+static __device__ __forceinline__ void
+multiply_tile(const struct gemm_params *p, const struct gemm_tile *t, struct gemm_ring *ring,
+	      int token, uint32_t patch)
 {
-	using shape = shape_of<EPILOGUE>;
+	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
 	const int feature = warp % ALONG_FEATURES * WARP_FEATURES;
-	const int token = warp / ALONG_FEATURES * WARP_TOKENS;
+	const struct gemm_part *part = &p->part[t->part];
 	const struct fragment_rows first = fragment_rows_at(
-		ring.data + shape::x_bytes + feature * DEPTH * 2, ring.data + token * DEPTH * 2);
+		ring->data + S::x_bytes + feature * DEPTH * 2, ring->data + token * DEPTH * 2);
+	const uint32_t none[2] = { 0, 0 };
+	float d[M][N][4];
 
-	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
-		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
-		const struct gemm_part *part = &p->part[t.part];
-		const uint32_t none[2] = { 0, 0 };
-		float d[M][N][4];
+	accumulate<S>(d, ring, gemm_steps(p, t, DEPTH), &first);
+	if (S::others)
+		finish_others<EPILOGUE, S>(part, d, t->row + token, t->row_end, t->column + feature,
+					   patch, ring, token);
+	else
+		finish<EPILOGUE>(part, d, t->row + token, t->row_end, t->column + feature, patch,
+				 none);
+}
 
-		accumulate<shape>(d, p, &ring, gemm_steps(p, &t, DEPTH), &first);
-		if (shape::others)
-			finish_others<EPILOGUE>(part, d, t.row + token, p->rows, t.column + feature,
-						patch, &ring, token);
-		else
-			finish<EPILOGUE>(part, d, t.row + token, p->rows, t.column + feature, patch,
-					 none);
+/* What a multiplying warp does. */
+template <int EPILOGUE, class S>
+static __device__ __forceinline__ void multiply_all(const struct gemm_params *p,
+						    struct gemm_ring ring, int half, uint32_t patch)
+{
+	constexpr int N = S::rows / 16, SHORT = S::short_rows / 16;
+	constexpr int ODD = S::short_rows % 16 / 8;
+
+	for (int i = gemm_tiles_first<S>(); i < gemm_tiles_end<S>(p);
+	     i = gemm_tiles_next<S>(p, i)) {
+		const struct gemm_tile t = gemm_tile_at<S>(p, i);
+
+		if (!t.is_short)
+			multiply_tile<EPILOGUE, S, N>(p, &t, &ring, half * 8 * N, patch);
+		else if constexpr (S::short_rows > 0 && ODD == 0)
+			multiply_tile<EPILOGUE, S, SHORT>(p, &t, &ring, half * 8 * SHORT, patch);
+		else if constexpr (ODD) {
+			if (half == 0)
+				multiply_tile<EPILOGUE, S, SHORT + 1>(p, &t, &ring, 0, patch);
+			else
+				multiply_tile<EPILOGUE, S, SHORT>(p, &t, &ring, 8 * SHORT + 8,
+								  patch);
+		}
 	}
 }
 
-template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct gemm_params *p)
+template <int EPILOGUE, class S>
+static __device__ __forceinline__ void gemm(const struct gemm_params *p)
 {
-	using shape = shape_of<EPILOGUE>;
 	extern __shared__ __align__(1024) uint8_t shared[];
 	const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-	const int ring_bytes = p->stages * STAGE_BYTES + BARRIER_BYTES;
+	const int ring_bytes = p->stages * S::bytes + BARRIER_BYTES;
 	struct gemm_ring ring = {
 		.data = shared_address(shared),
-		.full = shared_address(shared) + p->stages * STAGE_BYTES,
-		.empty = shared_address(shared) + p->stages * STAGE_BYTES + 8 * p->stages,
+		.full = shared_address(shared) + p->stages * S::bytes,
+		.empty = shared_address(shared) + p->stages * S::bytes + 8 * p->stages,
 		.stages = p->stages,
 		.stage = 0,
 		.parity = 0,
@@ -450,21 +500,23 @@ template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct
 	if (warp >= WARPS) {
 		registers_give<LOADING_REGISTERS>();
 		if (warp == WARPS)
-			feed_all<shape>(p, &ring);
+			feed_all<S>(p, &ring);
 		return;
 	}
 	registers_take<REGISTERS>();
-	multiply_all<EPILOGUE>(p, ring, warp, ring.data + ring_bytes + warp * PATCH_BYTES);
+	multiply_all<EPILOGUE, S>(p, ring, warp / ALONG_FEATURES,
+				  ring.data + ring_bytes + warp * PATCH_BYTES);
 }
 
-#define GEMM_KERNEL(name, epilogue)                                     \
+#define GEMM_KERNEL(name, epilogue, shape)                              \
 	extern "C" __global__ void __launch_bounds__(THREADS, 1)        \
 		name(const __grid_constant__ struct gemm_params params) \
 	{                                                               \
-		gemm<epilogue>(&params);                                \
+		gemm<epilogue, shape<epilogue>>(&params);               \
 	}
 
-GEMM_KERNEL(gemm_mma_240x192, GEMM_PLAIN)
-GEMM_KERNEL(gemm_mma_240x192_silu, GEMM_SILU)
-GEMM_KERNEL(gemm_mma_240x192_residual, GEMM_RESIDUAL)
-GEMM_KERNEL(gemm_mma_240x192_temporal, GEMM_TEMPORAL)
+GEMM_KERNEL(gemm_mma_240x192, GEMM_PLAIN, shape_of)
+GEMM_KERNEL(gemm_mma_240x192_silu, GEMM_SILU, shape_of)
+GEMM_KERNEL(gemm_mma_240x192_residual, GEMM_RESIDUAL, shape_of)
+GEMM_KERNEL(gemm_mma_240x192_temporal, GEMM_TEMPORAL, shape_of)
+GEMM_KERNEL(gemm_mma_224x192_frames, GEMM_TEMPORAL, frames_of)

@@ -48,7 +48,8 @@ int gemm_plan_measure(struct kernel_device *device, const struct gemm_params *p,
 
 /* What gemm.c offers: the ways of our own, numbered from 0. */
 int gemm_ways(void);
-bool gemm_way_usable(const struct kernel_device *device, int way, enum gemm_epilogue epilogue);
+bool gemm_way_usable(const struct kernel_device *device, const struct gemm_params *p, int way,
+		     enum gemm_epilogue epilogue);
 /* An estimate, to leave out what is far off; any unit. */
 double gemm_way_cost(const struct kernel_device *device, const struct gemm_params *p, int way);
 /* By that estimate; −1: none. */

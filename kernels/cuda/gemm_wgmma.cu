@@ -236,7 +236,7 @@ template <int EPILOGUE> static __device__ __forceinline__ void gemm(const struct
 			gemm_feed_step<shape>(p, feed, 1);
 	}
 	for (int i = blockIdx.x; i < p->tiles; i += gridDim.x) {
-		const struct gemm_tile t = gemm_tile_at(p, i, TOKENS, FEATURES);
+		const struct gemm_tile t = gemm_tile_at<shape>(p, i);
 		const struct gemm_part *part = &p->part[t.part];
 		const uint32_t none[2] = { 0, 0 };
 		float d[TOKENS / 2];

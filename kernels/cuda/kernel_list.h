@@ -105,6 +105,7 @@
 	X(gemm_mma_240, gemm_mma_240x192_silu) \
 	X(gemm_mma_240, gemm_mma_240x192_residual) \
 	X(gemm_mma_240, gemm_mma_240x192_temporal) \
+	X(gemm_mma_240, gemm_mma_224x192_frames) \
 	CUDA_GEMM(X, gemm_wgmma, 240x192) \
 	X(gemm_wgmma, gemm_wgmma_240x192_temporal) \
 	X(gemm_any, gemm_any)

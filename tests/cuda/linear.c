@@ -49,6 +49,21 @@ static const struct linear_case more_linears[] = {
 	  .residual = true,
 	  .gate = true },
 	{ .rows = 2633, .in = 136, .parts = 1, .out = { 2232 }, .residual = true, .in_place = true },
+	/* five rounds of 132 multiprocessors, and 10 columns of 70 in short tiles */
+	{ .rows = 2633,
+	  .in = 40,
+	  .parts = 2,
+	  .out = { 6720, 6712 },
+	  .bias = true,
+	  .activation = KERNEL_SILU },
+	{ .rows = 2633,
+	  .in = 40,
+	  .parts = 2,
+	  .out = { 6720, 6712 },
+	  .bias = true,
+	  .residual = true,
+	  .gate = true,
+	  .in_place = true },
 };
 
 static void linear_is_the_oracle(void **state)
@@ -91,9 +106,14 @@ static void temporal_is_the_oracle(void **state)
 {
 	/* besides check_cases */
 	static const struct temporal_case more[] = {
-		{ 2, 5, 9, true, true, true, false },	   { 3, 100, 192, true, true, false, true },
-		{ 1, 130, 72, true, false, true, false },  { 5, 33, 40, true, true, true, true },
+		{ 2, 5, 9, true, true, true, false },
+		{ 3, 100, 192, true, true, false, true },
+		{ 1, 130, 72, true, false, true, false },
+		{ 5, 33, 40, true, true, true, true },
 		{ 3, 880, 2240, true, true, true, false },
+		/* by frames: two tiles of one, two pairs of the last; no frame to the left */
+		{ 2, 305, 200, true, false, true, false },
+		{ 4, 225, 392, false, false, true, false },
 	};
 
 	(void)state;
