@@ -350,22 +350,23 @@ static __device__ __forceinline__ void finish(const struct gemm_part *part, cons
 	uint32_t w[M][4];
 
 	feature_values_load<EPILOGUE>(part, feature, &values);
-	group_words<EPILOGUE>(d, 0, &values, other, w);
 #pragma unroll
-	for (int g = 0; g < groups<N> && token + 16 * g < end; g++) {
+	for (int g = -1; g < groups<N> && token + 16 * g < end; g++) {
 		uint4 out[PATCH_CHUNKS];
 
+		if (g >= 0) {
 #pragma unroll
-		for (int m = 0; m < M; m++)
-			stmatrix_x4_trans(to + m * 32, w[m]);
-		__syncwarp();
+			for (int m = 0; m < M; m++)
+				stmatrix_x4_trans(to + m * 32, w[m]);
+			__syncwarp();
 #pragma unroll
-		for (int r = 0; r < PATCH_CHUNKS; r++)
-			out[r] = shared_load_16(at.chunk[r].from);
+			for (int r = 0; r < PATCH_CHUNKS; r++)
+				out[r] = shared_load_16(at.chunk[r].from);
+		}
 		if (g + 1 < groups<N>)
 			group_words<EPILOGUE>(d, g + 1, &values, other, w);
 #pragma unroll
-		for (int r = 0; r < PATCH_CHUNKS; r++) {
+		for (int r = 0; r < PATCH_CHUNKS && g >= 0; r++) {
 			if (at.chunk[r].left > 16 * g)
 				global_store_16(at.chunk[r].to, out[r]);
 			at.chunk[r].to += at.step;
