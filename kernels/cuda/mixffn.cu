@@ -83,11 +83,6 @@ static __device__ __forceinline__ void column_add(uint32_t at, const struct taps
 	}
 }
 
-static __device__ __forceinline__ float silu(float a)
-{
-	return a * reciprocal_approx(1.0f + exp2_approx(-1.4426950408889634f * a));
-}
-
 /* Where a block is in the picture, and its ring of stages. */
 struct walk {
 	int feature, frame, y, x_first, x_end, stages;
@@ -109,18 +104,25 @@ static __device__ __forceinline__ void stage_copy(const struct depthwise_glu_par
 		    w.x_first - 1 + n * COLUMNS, w.y - 1, w.frame);
 }
 
-/* Rows of output of a finished column. */
+/*
+ * Rows of output of a finished column. All of them are made before one is stored: behind a condition each
+ * would wait for the last.
+ */
 static __device__ __forceinline__ void column_store(const struct sums sums[2], int done, int rows,
 						    size_t row_elements, uint16_t *out)
 {
+	uint32_t words[ROWS];
+
 #pragma unroll
 	for (int r = 0; r < ROWS; r++) {
 		const struct two d = sums[0].v[done][r], g = sums[1].v[done][r];
 
-		if (r < rows)
-			*(uint32_t *)(out + r * row_elements) =
-				bf16_pack(d.v[0] * silu(g.v[0]), d.v[1] * silu(g.v[1]));
+		words[r] = bf16_pack(d.v[0] * silu_approx(g.v[0]), d.v[1] * silu_approx(g.v[1]));
 	}
+#pragma unroll
+	for (int r = 0; r < ROWS; r++)
+		if (r < rows)
+			*(uint32_t *)(out + r * row_elements) = words[r];
 }
 
 /* All stages of a block; `out`: the first output of this thread, of whose rows there are `rows`. */
@@ -147,10 +149,11 @@ static __device__ __forceinline__ void stages_add(const struct depthwise_glu_par
 				column_add(mine + slot * STAGE_BYTES + i * COLUMN_BYTES +
 						   half * (COLUMN_BYTES / 2),
 					   taps[half], i, &sums[half]);
-			if (x + i <= w.x_first || x + i > w.x_end)
-				continue;
-			column_store(sums, (i + 2) % 3, rows, row_elements, out);
-			out += p.features;
+			const bool inside = x + i > w.x_first && x + i <= w.x_end;
+
+			column_store(sums, (i + 2) % 3, inside ? rows : 0, row_elements, out);
+			if (inside)
+				out += p.features;
 		}
 		__syncwarp();
 		if (threadIdx.x == 0)
@@ -230,6 +233,6 @@ extern "C" __global__ void depthwise_glu_any(const __grid_constant__ struct dept
 								 channel]);
 			}
 		}
-		((uint16_t *)p.y)[i] = bf16_bits(d[0] * silu(d[1]));
+		((uint16_t *)p.y)[i] = bf16_bits(d[0] * silu_approx(d[1]));
 	}
 }
