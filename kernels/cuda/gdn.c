@@ -64,8 +64,9 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 		.channels = op->channels,
 		.heads = op->heads,
 	};
+	/* A lane reads its own eight of 32 channels. */
 	const bool matrix = op->heads <= GDN_GATE_HEADS && op->channels % 8 == 0 &&
-			    aligned(op->u, 8) && aligned(p.weight_beta, 8) &&
+			    op->channels >= 32 && aligned(op->u, 8) && aligned(p.weight_beta, 8) &&
 			    aligned(p.weight_decay, 8);
 	struct cuda_launch launch = { .params = &p, .block = { GDN_GATE_THREADS } };
 	int r;
@@ -265,14 +266,14 @@ static int run_fast(struct kernel_device *device, struct kernel_queue *queue,
 			  .params = p,
 			  .dependent = true },
 			{ .kernel = kernels->sums,
-			  .grid = { heads, frames, 2 },
+			  .grid = { 2 * heads * frames +
+				    cuda_blocks(frames * tokens, GDN_SUMS_QUERIES) },
 			  .block = { GDN_SUMS_THREADS(d) },
 			  .shared_bytes = GDN_SUMS_TILES(d) + turns,
 			  .params = p,
 			  .dependent = true },
 			{ .kernel = kernels->scan,
-			  .grid = { (d / GDN_SCAN_ROWS + 1) * heads +
-				    cuda_blocks(32 * frames * tokens, 2 * d) },
+			  .grid = { (d / GDN_SCAN_ROWS + 1) * heads },
 			  .block = { 2 * d },
 			  .shared_bytes = GDN_SCAN_SHARED(d),
 			  .params = p,

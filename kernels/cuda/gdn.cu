@@ -1,47 +1,12 @@
 /*
- * Gated delta rule: norms of the rows, and the scan over frames, F32 throughout, each block having some rows
- * of one head's state, which depend on no other rows.
+ * Gated delta rule: norms of the rows, and the scan over frames, states and sums in F32, each block having
+ * some rows of one head's state, which depend on no other rows.
  */
 #include "kernels/cuda/gdn.cuh"
 
-/* ------------------------------------------------------------------------------- q and k norms */
+/* ------------------------------------------------------------------------------- norms of k */
 
-/* Chunks of eight channels of a row that a lane has on their way at once: 2304 channels a warp. */
-static const int inverse_chunks = 9;
-
-/* 1/√(mean of squares + ε) of a row of q or k, by a warp. */
-static __device__ __forceinline__ void row_inverse(const struct gdn_params &p, const void *x,
-						   int row, float *to)
-{
-	const int channels = p.heads * p.head_dim, lane = threadIdx.x % 32;
-	const uint16_t *from = (const uint16_t *)x + row * p.ld;
-	float sum = 0;
-
-	for (int first = 0; first < channels / 8; first += inverse_chunks * 32) {
-		uint4 bits[inverse_chunks];
-
-		/* A chunk that does not exist is the last one again, and does not count. */
-#pragma unroll
-		for (int i = 0; i < inverse_chunks; i++)
-			bits[i] = global_load_16(from +
-						 8 * min(first + i * 32 + lane, channels / 8 - 1));
-#pragma unroll
-		for (int i = 0; i < inverse_chunks; i++) {
-			const struct eight e = eight_of(bits[i]);
-			float part = 0;
-
-#pragma unroll
-			for (int k = 0; k < 8; k++)
-				part += e.v[k] * e.v[k];
-			sum += first + i * 32 + lane < channels / 8 ? part : 0;
-		}
-	}
-	sum = warp_sum(sum);
-	if (lane == 0)
-		to[row] = rsqrtf(sum / channels + p.epsilon);
-}
-
-/* All rows of k; those of q have time until the read-out (gdn_scan). Opens the meetings of gdn_sums. */
+/* All rows of k; those of q have time until the read-out (gdn_sums). Opens the meetings of gdn_sums. */
 extern "C" __global__ void __launch_bounds__(GDN_INVERSE_THREADS)
 	gdn_inverse(const __grid_constant__ struct gdn_params p)
 {
@@ -74,30 +39,22 @@ static __device__ __forceinline__ int scan_products(const struct gdn_params &p)
 	return p.frames - (p.state_in ? 0 : 1) + max(p.frames - 2, 0);
 }
 
-/*
- * Two TF32 that together have 21 bits of a number: its upper bits, cut off where TF32 ends, and what is
- * left, of which the product takes the upper bits. Rounding instead (cvt.rna.tf32.f32) is five
- * instructions here and one bit better.
- */
-struct tf32_pair {
+/* Two numbers as the sums of two BF16 each: 17 bits, which is 2^8 times what their operands had. */
+struct bf16_split {
 	uint32_t high, low;
 };
 
-static __device__ __forceinline__ struct tf32_pair tf32_split(float a)
+static __device__ __forceinline__ struct bf16_split bf16_split_of(float a, float b)
 {
-	const uint32_t high = __float_as_uint(a) & 0xffffe000u;
+	const uint32_t high = bf16_pack(a, b);
 
-	return { high, __float_as_uint(a - __uint_as_float(high)) };
+	return { high, bf16_pack(a - bf16_low(high), b - bf16_high(high)) };
 }
 
-/* mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d += a·b */
-static __device__ __forceinline__ void mma_tf32(float d[4], const uint32_t a[4], uint32_t b0,
-						uint32_t b1)
+/* Sums are there from here on; decays, and states from the last chunk, were there before them. */
+static __device__ __forceinline__ void scan_begin(void)
 {
-	asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-	    "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-	    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+	dependency_wait();
 }
 
 /*
@@ -129,10 +86,9 @@ template <int D> static __device__ __forceinline__ void scan_fetch(uint32_t at, 
 }
 
 /*
- * sum = m·P for the warp's 16 columns, of one state or two; both factors in two TF32, the product of both lower parts left out.
- * A lane's four numbers of a tile of m are its part of the left factor, two of them that of the right one:
- * product k takes columns 2c and 2c + 1 where it says c and c + 4, which changes no sum, and P, being
- * symmetric, has its columns where its rows are.
+ * sum = m·P for the warp's 16 columns, of one state or two; both factors in two BF16, the product of both lower
+ * parts left out. A lane's four numbers of a tile of m are its part of the left factor, two of them that of the
+ * right one; P, being symmetric, has its columns where its rows are.
  */
 template <int D, int WAYS>
 static __device__ __forceinline__ void scan_product(const uint4 *const m[WAYS],
@@ -141,9 +97,16 @@ static __device__ __forceinline__ void scan_product(const uint4 *const m[WAYS],
 	float small[WAYS][2][4] = {};
 
 #pragma unroll
-	for (int k = 0; k < D / 8; k++) {
-		const uint32_t b[2][2] = { { f[k].x, f[k].y }, { f[k].z, f[k].w } };
+	for (int k = 0; k < D / 16; k++) {
+		struct bf16_split b[2][2];
 
+#pragma unroll
+		for (int i = 0; i < 2; i++) {
+			const uint4 p = f[2 * k + i];
+
+			b[0][i] = bf16_split_of(__uint_as_float(p.x), __uint_as_float(p.y));
+			b[1][i] = bf16_split_of(__uint_as_float(p.z), __uint_as_float(p.w));
+		}
 #pragma unroll
 		for (int way = 0; way < WAYS; way++) {
 			const uint4 upper = m[way][k * 64 + threadIdx.x % 32],
@@ -153,12 +116,9 @@ static __device__ __forceinline__ void scan_product(const uint4 *const m[WAYS],
 
 #pragma unroll
 			for (int n = 0; n < 2; n++) {
-				const struct tf32_pair b0 = tf32_split(__uint_as_float(b[n][0])),
-						       b1 = tf32_split(__uint_as_float(b[n][1]));
-
-				mma_tf32(sum[way][n], high, b0.high, b1.high);
-				mma_tf32(small[way][n], high, b0.low, b1.low);
-				mma_tf32(small[way][n], low, b0.high, b1.high);
+				mma_bf16(sum[way][n], high, b[n][0].high, b[n][1].high);
+				mma_bf16(small[way][n], high, b[n][0].low, b[n][1].low);
+				mma_bf16(small[way][n], low, b[n][0].high, b[n][1].high);
 			}
 		}
 	}
@@ -171,19 +131,17 @@ static __device__ __forceinline__ void scan_product(const uint4 *const m[WAYS],
 				sum[way][n][i] += small[way][n][i];
 }
 
-/* The warp's two tiles of m for the others, as scan_product reads them: a tile's upper terms, its lower ones. */
+/* The warp's two tiles of m for the others, as scan_product reads them: their upper terms, their lower ones. */
 static __device__ __forceinline__ void scan_share(uint4 *m, const float4 own[2])
 {
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		uint4 *to = m + (threadIdx.x / 32 * 2 + h) * 64 + threadIdx.x % 32;
-		const struct tf32_pair x = tf32_split(own[h].x), y = tf32_split(own[h].y),
-				       z = tf32_split(own[h].z), w = tf32_split(own[h].w);
+	uint4 *to = m + threadIdx.x / 32 * 64 + threadIdx.x % 32;
+	const struct bf16_split upper[2] = { bf16_split_of(own[0].x, own[0].y),
+					     bf16_split_of(own[1].x, own[1].y) };
+	const struct bf16_split lower[2] = { bf16_split_of(own[0].z, own[0].w),
+					     bf16_split_of(own[1].z, own[1].w) };
 
-		/* In the order that a left factor has them. */
-		to[0] = make_uint4(x.high, z.high, y.high, w.high);
-		to[32] = make_uint4(x.low, z.low, y.low, w.low);
-	}
+	to[0] = make_uint4(upper[0].high, lower[0].high, upper[1].high, lower[1].high);
+	to[32] = make_uint4(upper[0].low, lower[0].low, upper[1].low, lower[1].low);
 }
 
 static __device__ __forceinline__ float step_of(float a, float decay, float before, float sum)
@@ -216,7 +174,7 @@ static __device__ __forceinline__ void tiles_load(const struct gdn_params &p, in
 /* own ← g·(own − m·P) + A, or A, of this warp's two tiles of m. */
 template <int D>
 static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int item, int strip,
-						 bool has_state, const uint4 f[D / 8],
+						 bool has_state, float decay, const uint4 f[D / 8],
 						 const uint4 *m, float4 own[2])
 {
 	const uint4 *const both[1] = { m };
@@ -226,7 +184,7 @@ static __device__ __forceinline__ void scan_step(const struct gdn_params &p, int
 	tiles_load<D>(p, item, strip, a);
 	if (has_state) {
 		scan_product<D, 1>(both, f, sum);
-		tiles_step(a, p.decay[item], sum[0], own);
+		tiles_step(a, decay, sum[0], own);
 	} else {
 		own[0] = a[0], own[1] = a[1];
 	}
@@ -319,15 +277,17 @@ static __device__ __forceinline__ void scan_state(const struct gdn_params &p, in
 	float4 next[2] = {};
 	int n = 0;
 
-	scan_copy<D>(p, p.p, head, 0, own);
 	state_load<D>(p, head, strip, next);
+	scan_begin();
+	scan_copy<D>(p, p.p, head, 0, own);
 	for (int step = 0; step < 2 * p.frames - 1; step++) {
 		/* There, and back without the frame itself: frame t reads what t + 1 … wrote. */
 		const bool forward = step < p.frames;
 		const int t = forward ? step : 2 * last - step, item = t * p.heads + head;
+		const int from = forward ? item : item + p.heads;
 		const bool has_state = forward ? step > 0 || p.state_in : t < last - 1;
 		/* The other one is being read by warps that are a product behind. */
-		uint4 *now = m + n % 2 * (D / 8) * 64;
+		uint4 *now = m + n % 2 * (D / 16) * 64;
 		float4 *history =
 			(float4 *)(p.history + sums_at<D>(item, strip, threadIdx.x / 32 * 2));
 
@@ -337,8 +297,7 @@ static __device__ __forceinline__ void scan_state(const struct gdn_params &p, in
 			__syncthreads();
 			scan_copy<D>(p, p.p, head, ++n, own);
 		}
-		scan_step<D>(p, (forward ? t : t + 1) * p.heads + head, strip, has_state, f, now,
-			     next);
+		scan_step<D>(p, from, strip, has_state, p.decay[from], f, now, next);
 		if (forward && t < last) {
 			history[0] = next[0], history[32] = next[1];
 		} else if (forward) {
@@ -361,24 +320,29 @@ template <int D>
 static __device__ __forceinline__ void scan_three(const struct gdn_params &p, int head, int strip,
 						  uint4 *m, uint32_t own)
 {
-	constexpr int room = D / 8 * 64;
+	constexpr int room = D / 16 * 64;
 	const uint4 *const both[2] = { m + room, m + 2 * room };
 	uint4 f[D / 8] = {};
 	float4 next[2] = {}, back[2], a[2];
-	float sum[2][2][4] = {};
+	float sum[2][2][4] = {}, decay[3];
 	int n = 0;
 
-	scan_copy<D>(p, p.p, head, 0, own);
 	state_load<D>(p, head, strip, next);
+#pragma unroll
+	for (int t = 0; t < 3; t++)
+		decay[t] = p.decay[t * p.heads + head];
+	if (p.state_in)
+		scan_share(m, next);
+	scan_begin();
+	scan_copy<D>(p, p.p, head, 0, own);
 	tiles_load<D>(p, 2 * p.heads + head, strip, back);
 	scan_share(m + 2 * room, back);
 	if (p.state_in) {
-		scan_share(m, next);
 		scan_fetch<D>(own, f);
 		__syncthreads();
 		scan_copy<D>(p, p.p, head, ++n, own);
 	}
-	scan_step<D>(p, head, strip, p.state_in, f, m, next);
+	scan_step<D>(p, head, strip, p.state_in, decay[0], f, m, next);
 	scan_share(m + room, next);
 	scan_fetch<D>(own, f);
 	__syncthreads();
@@ -390,20 +354,20 @@ static __device__ __forceinline__ void scan_three(const struct gdn_params &p, in
 		const struct scan_places places = scan_places_of<D>(strip);
 		float4 middle[2] = { next[0], next[1] };
 
-		tiles_step(a, p.decay[p.heads + head], sum[0], middle);
+		tiles_step(a, decay[1], sum[0], middle);
 		/* Frame 1 reads the last frame's A, frame 0 what comes of that. */
 		scan_share(m, middle);
 		tiles_load<D>(p, 2 * p.heads + head, strip, back);
 		tiles_add(middle, back);
 		read_store<D>(p, p.heads + head, places, back);
 		tiles_load<D>(p, 2 * p.heads + head, strip, back);
-		tiles_step(a, p.decay[p.heads + head], sum[1], back);
+		tiles_step(a, decay[1], sum[1], back);
 		tiles_add(next, back);
 		read_store<D>(p, head, places, back);
 		next[0] = middle[0], next[1] = middle[1];
 		scan_fetch<D>(own, f);
 		__syncthreads();
-		scan_step<D>(p, 2 * p.heads + head, strip, true, f, m, next);
+		scan_step<D>(p, 2 * p.heads + head, strip, true, decay[2], f, m, next);
 		read_store<D>(p, 2 * p.heads + head, places, next);
 		state_store<D>(p, head, strip, next);
 	}
@@ -441,10 +405,11 @@ static __device__ __forceinline__ void scan_normaliser(const struct gdn_params &
 	float2 next = make_float2(0, 0);
 	int n = 0;
 
-	scan_copy<D>(p, p.p_z, head, 0, own);
 	if (p.normaliser_in)
 		next = make_float2(p.normaliser_in[head * D + j],
 				   p.normaliser_in[head * D + j + 8]);
+	scan_begin();
+	scan_copy<D>(p, p.p_z, head, 0, own);
 	for (int step = 0; step < 2 * p.frames - 1; step++) {
 		const bool forward = step < p.frames;
 		const int t = forward ? step : 2 * last - step;
@@ -478,10 +443,7 @@ static __device__ __forceinline__ void scan_normaliser(const struct gdn_params &
 	}
 }
 
-/*
- * blockIdx.x: of each head every 16 rows of the state, then the normaliser; and behind the last head the
- * rows of q, a warp each, for which there is room beside the scan.
- */
+/* blockIdx.x: of each head every 16 rows of the state, then the normaliser. */
 template <int D> static __device__ __forceinline__ void gdn_scan(const struct gdn_params &p)
 {
 	extern __shared__ __align__(128) unsigned char memory[];
@@ -490,14 +452,9 @@ template <int D> static __device__ __forceinline__ void gdn_scan(const struct gd
 	const uint32_t own = shared_address(memory) + threadIdx.x * 16;
 	uint4 *m = (uint4 *)(memory + D * D * 4);
 
-	dependency_wait();
+	/* The read-out may fetch queries and gates, which were there before the sums began. */
 	dependency_launch();
-	if (head >= p.heads) {
-		const int row = ((blockIdx.x - p.heads * parts) * 2 * D + threadIdx.x) / 32;
-
-		if (row < p.frames * p.tokens)
-			row_inverse(p, p.q, row, p.inverse);
-	} else if (strip + 1 < parts && p.frames == 3) {
+	if (strip + 1 < parts && p.frames == 3) {
 		scan_three<D>(p, head, strip, m, own);
 	} else if (strip + 1 < parts) {
 		scan_state<D>(p, head, strip, m, own);

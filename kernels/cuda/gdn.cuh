@@ -14,6 +14,41 @@ static __device__ __forceinline__ float warp_sum(float v)
 	return v;
 }
 
+/* Chunks of eight channels of a row that a lane has on their way at once: 2304 channels a warp. */
+static const int inverse_chunks = 9;
+
+/* 1/√(mean of squares + ε) of a row of q or k, by a warp. */
+static __device__ __forceinline__ void row_inverse(const struct gdn_params &p, const void *x,
+						   int row, float *to)
+{
+	const int channels = p.heads * p.head_dim, lane = threadIdx.x % 32;
+	const uint16_t *from = (const uint16_t *)x + row * p.ld;
+	float sum = 0;
+
+	for (int first = 0; first < channels / 8; first += inverse_chunks * 32) {
+		uint4 bits[inverse_chunks];
+
+		/* A chunk that does not exist is the last one again, and does not count. */
+#pragma unroll
+		for (int i = 0; i < inverse_chunks; i++)
+			bits[i] = global_load_16(from +
+						 8 * min(first + i * 32 + lane, channels / 8 - 1));
+#pragma unroll
+		for (int i = 0; i < inverse_chunks; i++) {
+			const struct eight e = eight_of(bits[i]);
+			float part = 0;
+
+#pragma unroll
+			for (int k = 0; k < 8; k++)
+				part += e.v[k] * e.v[k];
+			sum += first + i * 32 + lane < channels / 8 ? part : 0;
+		}
+	}
+	sum = warp_sum(sum);
+	if (lane == 0)
+		to[row] = rsqrtf(sum / channels + p.epsilon);
+}
+
 /* Two F32 of shared memory. */
 static __device__ __forceinline__ float2 shared_pair(uint32_t at)
 {

@@ -12,9 +12,10 @@ enum {
 	GDN_GATE_THREADS = 256,
 	GDN_MEAN_CHANNELS = 64, /* of a block of gdn_mean_any: two a lane */
 	GDN_INVERSE_THREADS = 256,
-	GDN_TOKENS = 32,       /* of a stage of the sums */
-	GDN_SUMS_MAKERS = 256, /* threads of a block of the sums that do not multiply */
-	GDN_SUMS_STAGES = 3,   /* in shared memory */
+	GDN_TOKENS = 32,	/* of a stage of the sums */
+	GDN_SUMS_MAKERS = 256,	/* threads of a block of the sums that do not multiply */
+	GDN_SUMS_STAGES = 3,	/* in shared memory */
+	GDN_SUMS_QUERIES = 224, /* of a block that makes norms, not sums: they take no longer */
 	GDN_PAD = 8, /* elements after a row in shared memory: no bank conflicts of ldmatrix */
 	GDN_MIRROR_ROW = 24, /* floats of a row of 16 that is turned round in shared memory */
 	GDN_SCAN_ROWS = 16,  /* of the state in a block of the scan */
@@ -38,7 +39,7 @@ enum {
 	(GDN_SUMS_STAGES * GDN_TOKENS * (2 * ((d) + GDN_PAD) * 2 + 24) + \
 	 (GDN_SUMS_STAGES + 1) * GDN_TOKENS * ((d) + GDN_PAD) * 2)
 /* What every thread of a block of the scan needs of P, and both terms of 16 rows of three states. */
-#define GDN_SCAN_SHARED(d) ((d) * (d)*4 + 6 * GDN_SCAN_ROWS * (d)*4)
+#define GDN_SCAN_SHARED(d) ((d) * (d)*4 + 3 * GDN_SCAN_ROWS * (d)*4)
 /* State in BF16, norm weights of q and the normaliser; behind them the rotations. */
 #define GDN_READ_STATE(d) ((d) * (d)*2 + 2 * (d)*4)
 

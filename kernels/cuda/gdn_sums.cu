@@ -348,8 +348,8 @@ static __device__ __forceinline__ void add_all(const struct work &w, int warp, s
 		stage_add<D>(k, roots + lane % 4 * 8,
 			     roots + lane % 4 * 4 + GDN_TOKENS * (4 + lane / 4 % 2 * 2), c);
 		__syncwarp();
-		if (lane == 0)
-			mbarrier_arrive(barrier_of(w.empty, stage));
+		/* Every lane for itself: one for all is no faster, and racecheck does not see that order. */
+		mbarrier_arrive(barrier_of(w.empty, stage));
 	}
 }
 
@@ -445,108 +445,128 @@ symmetric_store(float *matrix, int item, int warp, float *scratch, const float c
 		block_mirror<D>(matrix, item, warp, (warp + d) % count, scratch, c[d]);
 }
 
-/* Of column 0 and 1 of the sums of U: rows g and g + 8 of b. */
+/* Of column 0 and 1 of the sums of U: rows g and g + 8 of b, which the lanes of column 0 have. */
+template <int D>
+static __device__ __forceinline__ float *vector_at(const struct gdn_params &p, int item, int warp)
+{
+	return p.b + item * D + warp * 16 + threadIdx.x % 32 / 4;
+}
+
 template <int D>
 static __device__ __forceinline__ void vector_store(const struct gdn_params &p, int item, int warp,
-						    bool adds, const float c[4])
+						    const float c[4], float2 more)
 {
-	float *at = p.b + item * D + warp * 16 + threadIdx.x % 32 / 4;
+	float *at = vector_at<D>(p, item, warp);
 
 	if (threadIdx.x % 4)
 		return;
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		const float v = c[2 * h] + c[2 * h + 1];
-
-		at[8 * h] = adds ? v + __ldcg(at + 8 * h) : v;
-	}
+	__stcg(at, c[0] + c[1] + more.x);
+	__stcg(at + 8, c[2] + c[3] + more.y);
 }
 
-/* The sums of the block that comes first, for the second: what is symmetric only as far as it is computed. */
 template <int D>
-static __device__ __forceinline__ void sums_leave(const struct gdn_params &p, int item, int warp,
-						  const struct sums<D> &c)
+static __device__ __forceinline__ float2 vector_load(const struct gdn_params &p, int item, int warp)
 {
-	constexpr int half = shape<D>::half;
+	const float *at = vector_at<D>(p, item, warp);
 
-	blocks_store<D, shape<D>::blocks>(p.a, item, warp, 0, c.a);
-	blocks_store<D, half + 1>(p.p, item, warp, 0, c.p);
-	blocks_store<D, half + 1>(p.p_z, item, warp, 0, c.pz);
-	vector_store<D>(p, item, warp, false, c.b);
-}
-
-/* The whole sums. What is there is asked for as early as there are registers for it. */
-template <int D>
-static __device__ __forceinline__ void sums_join(const struct gdn_params &p, int item, int warp,
-						 float *scratch, struct sums<D> &c)
-{
-	constexpr int half = shape<D>::half, more = shape<D>::blocks - half;
-	const struct blocks<more> a = blocks_load<D, more>(p.a, item, warp, 0);
-
-	blocks_add<more>(a, c.a);
-	blocks_store<D, more>(p.a, item, warp, 0, c.a);
-	{
-		const struct blocks<half> rest = blocks_load<D, half>(p.a, item, warp, more);
-		const struct blocks<half + 1> pp = blocks_load<D, half + 1>(p.p, item, warp, 0);
-
-		blocks_add<half>(rest, c.a + more);
-		blocks_store<D, half>(p.a, item, warp, more, c.a + more);
-		blocks_add<half + 1>(pp, c.p);
-	}
-	{
-		const struct blocks<half + 1> pz = blocks_load<D, half + 1>(p.p_z, item, warp, 0);
-
-		symmetric_store<D>(p.p, item, warp, scratch, c.p);
-		blocks_add<half + 1>(pz, c.pz);
-	}
-	symmetric_store<D>(p.p_z, item, warp, scratch, c.pz);
-	vector_store<D>(p, item, warp, true, c.b);
+	return threadIdx.x % 4 ? make_float2(0, 0) : make_float2(__ldcg(at), __ldcg(at + 8));
 }
 
 /*
- * Two blocks share a frame's tokens. The first one to be ready leaves its sums where they
- * belong, the second adds its own: of two numbers the sum is the same in either order.
+ * Two blocks share a frame's tokens. Each leaves what the other one is to complete, where it belongs, and
+ * waits for the other to have done so: of two numbers the sum is the same in either order. They are
+ * neighbours in the grid, so that one that waits is not in the other's place.
  */
 template <int D>
-static __device__ __forceinline__ void sums_meet(const struct gdn_params &p, int item, int warp,
-						 float *scratch, struct sums<D> &c)
+static __device__ __forceinline__ void sums_exchange(const struct gdn_params &p, int item,
+						     int share)
 {
 	constexpr int threads = shape<D>::blocks * 32;
-	__shared__ int second;
-	int *meeting = (int *)&p.meetings[item];
+	unsigned int *left = (unsigned int *)&p.meetings[item];
 
-	if (threadIdx.x == 0)
-		second = atomicAdd(meeting, 1);
 	named_barrier(1, threads);
-	if (!second) {
-		sums_leave<D>(p, item, warp, c);
-		__threadfence();
-		named_barrier(1, threads);
-		if (threadIdx.x == 0)
-			atomicExch(meeting + 1, 1);
-		return;
-	}
 	if (threadIdx.x == 0) {
-		while (atomicAdd(meeting + 1, 0) == 0)
+		__threadfence();
+		atomicExch(left + share, 1);
+		while (atomicAdd(left + !share, 0) == 0)
 			;
 		__threadfence();
 	}
 	named_barrier(1, threads);
-	sums_join<D>(p, item, warp, scratch, c);
 }
 
-/* blockIdx: head, frame, share of the tokens. */
+/*
+ * The first block completes P, b and of each row of A the blocks nearest to the diagonal, the second P_z and
+ * the other blocks of A.
+ */
+template <int D>
+static __device__ __forceinline__ void sums_first(const struct gdn_params &p, int item, int warp,
+						  float *scratch, struct sums<D> &c)
+{
+	constexpr int half = shape<D>::half, far = shape<D>::blocks - half;
+
+	blocks_store<D, half + 1>(p.p_z, item, warp, 0, c.pz);
+	blocks_store<D, far>(p.a, item, warp, half, c.a + half);
+	sums_exchange<D>(p, item, 0);
+	{
+		const struct blocks<half + 1> more = blocks_load<D, half + 1>(p.p, item, warp, 0);
+		const struct blocks<half> a = blocks_load<D, half>(p.a, item, warp, 0);
+		const float2 b = vector_load<D>(p, item, warp);
+
+		blocks_add<half + 1>(more, c.p);
+		blocks_add<half>(a, c.a);
+		vector_store<D>(p, item, warp, c.b, b);
+	}
+	blocks_store<D, half>(p.a, item, warp, 0, c.a);
+	symmetric_store<D>(p.p, item, warp, scratch, c.p);
+}
+
+template <int D>
+static __device__ __forceinline__ void sums_second(const struct gdn_params &p, int item, int warp,
+						   float *scratch, struct sums<D> &c)
+{
+	constexpr int half = shape<D>::half, far = shape<D>::blocks - half;
+
+	blocks_store<D, half + 1>(p.p, item, warp, 0, c.p);
+	blocks_store<D, half>(p.a, item, warp, 0, c.a);
+	vector_store<D>(p, item, warp, c.b, make_float2(0, 0));
+	sums_exchange<D>(p, item, 1);
+	{
+		const struct blocks<half + 1> more = blocks_load<D, half + 1>(p.p_z, item, warp, 0);
+		const struct blocks<far> a = blocks_load<D, far>(p.a, item, warp, half);
+
+		blocks_add<half + 1>(more, c.pz);
+		blocks_add<far>(a, c.a + half);
+	}
+	blocks_store<D, far>(p.a, item, warp, half, c.a + half);
+	symmetric_store<D>(p.p_z, item, warp, scratch, c.pz);
+}
+
+/* The norms of q, a row a warp. */
+static __device__ __forceinline__ void query_norms(const struct gdn_params &p, int block,
+						   int blocks)
+{
+	const int warps = blockDim.x / 32;
+
+	for (int row = block * warps + threadIdx.x / 32; row < p.frames * p.tokens;
+	     row += blocks * warps)
+		row_inverse(p, p.q, row, p.inverse);
+}
+
+/*
+ * blockIdx.x: of each frame and head the two shares of the tokens; behind those blocks, where some
+ * multiprocessors have none, the norms of q, which the read-out wants.
+ */
 template <int D> static __device__ __forceinline__ void gdn_sums(const struct gdn_params &p)
 {
 	extern __shared__ __align__(128) unsigned char memory[];
 	__shared__ uint64_t barriers[3 * STAGES];
 	float2 *table = (float2 *)(memory + GDN_SUMS_TILES(D));
-	/* The first block has less: it is to have stored its sums when the other one comes to add its own. */
-	const int less = (p.tokens + GDN_TOKENS - 1) / GDN_TOKENS * 7 / 15 * GDN_TOKENS;
-	const int first = blockIdx.z ? less : 0, end = blockIdx.z ? p.tokens : less;
-	const int warp = threadIdx.x / 32;
-	const struct work w = { .head = (int)blockIdx.x,
-				.t = (int)blockIdx.y,
+	const int half = (p.tokens + GDN_TOKENS - 1) / GDN_TOKENS / 2 * GDN_TOKENS;
+	const int warp = threadIdx.x / 32, item = blockIdx.x / 2, share = blockIdx.x % 2;
+	const int first = share ? 0 : half, end = share ? half : p.tokens;
+	const struct work w = { .head = item % p.heads,
+				.t = item / p.heads,
 				.first = first,
 				.end = end,
 				.count = max(end - first + GDN_TOKENS - 1, 0) / GDN_TOKENS,
@@ -556,10 +576,15 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 				.known = shared_address(barriers + 2 * STAGES),
 				.turns = turns_of(p.rope, table) };
 
+	if (item >= p.heads * p.frames) {
+		query_norms(p, blockIdx.x - 2 * p.heads * p.frames,
+			    gridDim.x - 2 * p.heads * p.frames);
+		return;
+	}
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < STAGES; i++) {
 			mbarrier_init(barrier_of(w.full, i), shape<D>::makers);
-			mbarrier_init(barrier_of(w.empty, i), shape<D>::blocks);
+			mbarrier_init(barrier_of(w.empty, i), 32 * shape<D>::blocks);
 			mbarrier_init(barrier_of(w.known, i), 32);
 		}
 		mbarrier_init_fence();
@@ -581,14 +606,17 @@ template <int D> static __device__ __forceinline__ void gdn_sums(const struct gd
 	if (shape<D>::warps == 8)
 		registers_take<shape<D>::adder_registers>();
 	if (warp < shape<D>::blocks) {
+		float *scratch = (float *)memory + warp * 16 * GDN_MIRROR_ROW;
 		struct sums<D> c = {};
 
 		/* The norms' kernel opens the meetings. */
 		dependency_wait();
 		dependency_launch();
 		add_all<D>(w, warp, c);
-		sums_meet<D>(p, w.t * p.heads + w.head, warp,
-			     (float *)memory + warp * 16 * GDN_MIRROR_ROW, c);
+		if (share == 0)
+			sums_first<D>(p, item, warp, scratch, c);
+		else
+			sums_second<D>(p, item, warp, scratch, c);
 	}
 }
 
