@@ -197,6 +197,8 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 				    -ENOTSUP);
 	if (context->profile)
 		profile_op_end(context, mark, op, params);
+	if (context->alive)
+		context->alive(context->alive_context);
 }
 
 void op_copy(struct op_context *context, void *to, const void *from, size_t bytes)

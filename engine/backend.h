@@ -74,6 +74,8 @@ struct op_context {
 	struct kernel_workspace workspace;
 	bool planning;
 	bool tuning; /* with planning: ops are measured instead (kernel_backend.tune) */
+	void (*alive)(void *context); /* called after each op that ran; NULL: nobody asks */
+	void *alive_context;
 	int status;
 	enum kernel_op failed; /* the op that set status */
 };

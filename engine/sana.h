@@ -173,6 +173,12 @@ struct sana_stream_options {
 	bool truncate;		/* u8 by truncation as the reference, not by rounding */
 	float health_limit;	/* larger carried values are absurd; 0: 1e6 */
 	int health_reset_after; /* dropped chunks in a row before a restart; 0: 3 */
+	/*
+	 * Called after every op of a stage, from the thread that steps: a sign of life from stages that take a
+	 * CPU minutes. NULL: none.
+	 */
+	void (*alive)(void *context);
+	void *alive_context;
 };
 
 void sana_stream_options_init(struct sana_stream_options *options); /* all defaults */

@@ -34,6 +34,8 @@ static int lane_open(struct sana_stream *stream, enum stream_lane_name name)
 
 	lane->op.backend = b;
 	lane->op.queue = lane->queue;
+	lane->op.alive = stream->options.alive;
+	lane->op.alive_context = stream->options.alive_context;
 	for (int i = 0; i < STREAM_AHEAD && stream->can_overlap && r >= 0; i++) {
 		r = b->table->fence_create(b->device, &lane->work[i].start);
 		if (r >= 0)

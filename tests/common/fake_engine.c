@@ -27,6 +27,8 @@ struct fake_frame {
 
 struct sana_stream {
 	int width, height;
+	void (*alive)(void *context);
+	void *alive_context;
 	struct fake_frame fill[FAKE_ENGINE_CHUNK], run[FAKE_ENGINE_CHUNK];
 	int filled, running, ready, next; /* of running ones, [next, ready) may be pulled */
 	int waits;			  /* steps that wait for the chunk that was begun */
@@ -156,6 +158,8 @@ static int stream_open(struct sana_model *model, const struct sana_stream_option
 	(void)error;
 	if (!s)
 		return -ENOMEM;
+	s->alive = options->alive;
+	s->alive_context = options->alive_context;
 	s->width = options->width;
 	s->height = options->height;
 	s->first = true;
@@ -246,8 +250,11 @@ static int step_wait(struct sana_stream *s, enum sana_stage *ret_stage)
 
 static int step(struct sana_stream *s, enum sana_stage *ret_stage, struct sana_error *error)
 {
-	while (atomic_load(&fake_engine.hangs))
+	while (atomic_load(&fake_engine.hangs) || atomic_load(&fake_engine.crawls)) {
+		if (atomic_load(&fake_engine.crawls))
+			s->alive(s->alive_context);
 		(void)usleep(10000);
+	}
 	if (s->pushed > atomic_load(&fake_engine.most_pushed))
 		atomic_store(&fake_engine.most_pushed, s->pushed);
 	s->pushed = 0;

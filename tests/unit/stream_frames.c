@@ -323,6 +323,54 @@ static void test_references(void **state)
 	assert_null(sana_prompt_unref(NULL));
 }
 
+/* Each stage says that it lives, op by op. */
+struct signs {
+	pthread_t thread;
+	uint64_t count;
+};
+
+static void sign_of_life(void *context)
+{
+	struct signs *signs = context;
+
+	assert_true(pthread_equal(pthread_self(), signs->thread));
+	signs->count++;
+}
+
+static void test_signs_of_life(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	struct sana_stream_options options = stream_fixture_small();
+	struct signs signs = { .thread = pthread_self() };
+	uint64_t least[SANA_STAGE_COUNT] = { 0 };
+	struct sana_error error = { 0 };
+	enum sana_stage stage;
+	struct recording *r;
+	int result;
+
+	options.alive = sign_of_life;
+	options.alive_context = &signs;
+	r = recording_open(fixture, &options, fixture->prompt_a);
+	assert_int_equal(signs.count, 0);
+	do {
+		const uint64_t before = signs.count;
+
+		result = sana_stream_step(r->stream, &stage, &error);
+		assert_true(result >= 0);
+		if (result > 0 && (!least[stage] || signs.count - before < least[stage]))
+			least[stage] = signs.count - before;
+		if (result == 0)
+			recording_push(r);
+		recording_pull(r);
+	} while (!least[SANA_STAGE_CACHE]);
+	print_message("ops of a stage, at least: encode %d, denoise %d, decode %d, cache %d\n",
+		      (int)least[SANA_STAGE_ENCODE], (int)least[SANA_STAGE_DENOISE],
+		      (int)least[SANA_STAGE_DECODE], (int)least[SANA_STAGE_CACHE]);
+	assert_true(least[SANA_STAGE_ENCODE] > 5 && least[SANA_STAGE_DECODE] > 5);
+	assert_true(least[SANA_STAGE_DENOISE] > 50 && least[SANA_STAGE_CACHE] > 50);
+	recording_close(r);
+}
+
 struct caller {
 	const struct stream_fixture *fixture;
 	struct sana_stream *stream;
@@ -393,6 +441,7 @@ int main(void)
 		cmocka_unit_test(test_truncation),
 		cmocka_unit_test(test_two_streams_on_one_model),
 		cmocka_unit_test(test_references),
+		cmocka_unit_test(test_signs_of_life),
 		cmocka_unit_test(test_calls_from_another_thread),
 	};
 
