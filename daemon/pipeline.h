@@ -205,7 +205,7 @@ int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_t
 /* ------------------------------------------------------------------------------------ measures */
 
 /*
- * Moves while the pipeline does what it should: stages get on op by op, or it rests, waits for a lost
+ * Moves while the pipeline does what it should: stages and prompts get on op by op, or it rests, waits for a lost
  * device, or loads. Stands still when a thread hangs. The watchdog is fed by it.
  */
 uint64_t pipeline_progress(struct pipeline *pipeline);

@@ -76,6 +76,7 @@ void *caption_main(void *argument)
 		struct sana_model *model;
 		uint64_t ticket = 0;
 
+		atomic_fetch_add(&c->beat, 1);
 		(void)pthread_mutex_lock(&p->lock);
 		model = caption_model(p);
 		if (model) {

@@ -45,6 +45,15 @@ static void stage_lives(void *context)
 	beat(context);
 }
 
+/* A prompt is made by the caption thread, or, before the engine is warm, by the engine's own. */
+static void prompt_lives(void *context)
+{
+	struct pipeline *p = context;
+
+	beat(p);
+	atomic_fetch_add(&p->caption.beat, 1);
+}
+
 static void say(struct pipeline *p, enum pipeline_event_kind kind, const char *name,
 		const char *text)
 {
@@ -85,6 +94,8 @@ static int model_open(struct pipeline *p, struct sana_model **ret, struct sana_e
 
 	options.progress = loading;
 	options.progress_context = p;
+	options.alive = prompt_lives;
+	options.alive_context = p;
 	if (choice)
 		options.backend = e->backend[0] ? e->backend : "auto";
 	r = api(p)->model_open(&options, ret, error);

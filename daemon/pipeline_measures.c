@@ -8,6 +8,7 @@ uint64_t pipeline_progress(struct pipeline *p)
 	const uint64_t beat[] = {
 		atomic_load(&p->capture.beat),
 		atomic_load(&p->engine.beat),
+		atomic_load(&p->caption.beat),
 		atomic_load(&p->present.beat),
 	};
 

@@ -105,6 +105,7 @@ struct caption_worker {
 	uint64_t ticket, last_ticket;
 	struct sana_prompt *done; /* for the engine to take */
 	uint64_t done_ticket;
+	atomic_uint_fast64_t beat;
 };
 
 struct present {
@@ -203,7 +204,7 @@ struct pipeline {
 	struct sink_slot sink[SINK_SLOTS];
 	struct snapshot snapshot;
 	/* Owner's thread alone. */
-	uint64_t last_beat[3], progress;
+	uint64_t last_beat[4], progress;
 	int64_t last_cpu_ns;
 };
 

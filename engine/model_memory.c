@@ -161,6 +161,8 @@ int model_place(struct sana_model *model, const struct sana_model_options *optio
 		return r;
 	op->planning = false;
 	op->queue = model->queue;
+	op->alive = options->alive;
+	op->alive_context = options->alive_context;
 	return text_encoder_prepare(&model->networks.encoder, op);
 }
 

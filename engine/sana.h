@@ -92,6 +92,9 @@ struct sana_model_options {
 	/* Progress of loading, 0 … 1, called from this thread; NULL: none. */
 	void (*progress)(void *context, const char *what, double fraction);
 	void *progress_context;
+	/* Called after every op of the text encoder, from the thread that makes a prompt; NULL: none. */
+	void (*alive)(void *context);
+	void *alive_context;
 };
 
 /*

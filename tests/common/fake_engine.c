@@ -18,6 +18,8 @@ struct sana_prompt {
 
 struct sana_model {
 	atomic_int references;
+	void (*alive)(void *context);
+	void *alive_context;
 };
 
 struct fake_frame {
@@ -77,6 +79,8 @@ static int model_open(const struct sana_model_options *options, struct sana_mode
 	if (!model)
 		return -ENOMEM;
 	model->references = 1;
+	model->alive = options->alive;
+	model->alive_context = options->alive_context;
 	atomic_fetch_add(&fake_engine.models, 1);
 	atomic_fetch_add(&fake_engine.opened, 1);
 	*ret = model;
@@ -115,7 +119,11 @@ static int prompt_create(struct sana_model *model, const char *text, struct sana
 {
 	struct sana_prompt *prompt;
 
-	(void)model;
+	while (atomic_load(&fake_engine.prompts_hang)) {
+		if (atomic_load(&fake_engine.prompts_crawl))
+			model->alive(model->alive_context);
+		(void)usleep(10000);
+	}
 	if (atomic_load(&fake_engine.refuses_prompts))
 		return sana_error_set(error, -EINVAL, "prompt.tokens", "No such words.");
 	prompt = calloc(1, sizeof(*prompt));
@@ -250,7 +258,7 @@ static int step_wait(struct sana_stream *s, enum sana_stage *ret_stage)
 
 static int step(struct sana_stream *s, enum sana_stage *ret_stage, struct sana_error *error)
 {
-	while (atomic_load(&fake_engine.hangs) || atomic_load(&fake_engine.crawls)) {
+	while (atomic_load(&fake_engine.hangs)) {
 		if (atomic_load(&fake_engine.crawls))
 			s->alive(s->alive_context);
 		(void)usleep(10000);

@@ -16,9 +16,9 @@ struct fake_engine {
 	atomic_int model_failures;    /* so many openings fail before one succeeds */
 	atomic_int step_failures;     /* so many steps with work fail */
 	const char *step_fault;	      /* with this name; NULL: "backend.failed" */
-	bool overlaps;	   /* chunks are begun by one step and waited for by later ones */
-	atomic_bool hangs;  /* steps do not return while it is set */
-	atomic_bool crawls; /* nor while this is, but they say that they live */
+	bool overlaps; /* chunks are begun by one step and waited for by later ones */
+	/* Steps, prompts, do not return while it is set; while they crawl they say that they live. */
+	atomic_bool hangs, crawls, prompts_hang, prompts_crawl;
 	atomic_bool refuses_prompts;
 	atomic_int models, streams, prompts; /* that exist */
 	atomic_uint_fast64_t opened, resets, pushed, pulled;

@@ -308,21 +308,24 @@ static void test_engine_failures(void **state)
 	rig_finish(&rig);
 }
 
-/* Progress stands still while the engine hangs, and only then. */
-static void test_hang(void **state)
+/* Progress moves, half a second each time. */
+static void check_progress(int times)
 {
-	uint64_t before;
+	uint64_t before = pipeline_progress(rig.pipeline);
 
-	(void)state;
-	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
-	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
-	before = pipeline_progress(rig.pipeline);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < times; i++) {
 		rig_run(&rig, 0.5);
 		assert_true(pipeline_progress(rig.pipeline) > before);
 		before = pipeline_progress(rig.pipeline);
 	}
-	atomic_store(&fake_engine.hangs, true);
+}
+
+/* It stands still while `hangs` is set, unless `crawls` is too. */
+static void check_hang(atomic_bool *hangs, atomic_bool *crawls)
+{
+	uint64_t before;
+
+	atomic_store(hangs, true);
 	rig_run(&rig, 0.5);
 	(void)pipeline_progress(rig.pipeline); /* what was before the hang */
 	before = pipeline_progress(rig.pipeline);
@@ -330,21 +333,28 @@ static void test_hang(void **state)
 	print_message("progress %llu, two seconds later %llu\n", (unsigned long long)before,
 		      (unsigned long long)pipeline_progress(rig.pipeline));
 	assert_int_equal(pipeline_progress(rig.pipeline), before);
-	/* A stage of minutes is none as long as its ops go on. */
-	atomic_store(&fake_engine.crawls, true);
-	for (int i = 0; i < 3; i++) {
-		rig_run(&rig, 0.5);
-		assert_true(pipeline_progress(rig.pipeline) > before);
-		before = pipeline_progress(rig.pipeline);
-	}
-	atomic_store(&fake_engine.crawls, false);
+	atomic_store(crawls, true);
+	check_progress(3);
+	atomic_store(hangs, false);
+	atomic_store(crawls, false);
+}
+
+/* Progress stands still while the engine or the text encoder hangs, and only then. */
+static void test_hang(void **state)
+{
+	(void)state;
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	check_progress(4);
+	check_hang(&fake_engine.hangs, &fake_engine.crawls);
+	check_progress(2);
+	atomic_store(&fake_engine.prompts_hang, true);
+	(void)pipeline_set_prompt(rig.pipeline, "another");
+	check_hang(&fake_engine.prompts_hang, &fake_engine.prompts_crawl);
 	/* A camera that is silent is no hang: it is waited for. */
-	atomic_store(&fake_engine.hangs, false);
 	atomic_store(&rig.devices.camera.silent, true);
 	rig_run(&rig, 1);
-	before = pipeline_progress(rig.pipeline);
-	rig_run(&rig, 1);
-	assert_true(pipeline_progress(rig.pipeline) > before);
+	check_progress(2);
 	rig_finish(&rig);
 }
 

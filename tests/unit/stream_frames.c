@@ -371,6 +371,30 @@ static void test_signs_of_life(void **state)
 	recording_close(r);
 }
 
+/* So does a prompt's text encoder, on the thread that asks for it. */
+static void test_signs_of_life_of_a_prompt(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	struct signs signs = { .thread = pthread_self() };
+	const struct sana_model_options options = {
+		.directory = EXPECTED_DEMO,
+		.threads = 1,
+		.weights = SANA_WEIGHTS_MAPPED,
+		.alive = sign_of_life,
+		.alive_context = &signs,
+	};
+	struct sana_model *model;
+	struct sana_prompt *prompt;
+
+	assert_int_equal(sana_model_open(&options, &model, NULL), 0);
+	assert_int_equal(signs.count, 0);
+	assert_int_equal(sana_prompt_create(model, fixture->text_a, &prompt, NULL), 0);
+	print_message("ops of a prompt: %d\n", (int)signs.count);
+	assert_true(signs.count > 20);
+	(void)sana_prompt_unref(prompt);
+	(void)sana_model_unref(model);
+}
+
 struct caller {
 	const struct stream_fixture *fixture;
 	struct sana_stream *stream;
@@ -442,6 +466,7 @@ int main(void)
 		cmocka_unit_test(test_two_streams_on_one_model),
 		cmocka_unit_test(test_references),
 		cmocka_unit_test(test_signs_of_life),
+		cmocka_unit_test(test_signs_of_life_of_a_prompt),
 		cmocka_unit_test(test_calls_from_another_thread),
 	};
 
