@@ -11,8 +11,8 @@
  * it is the time the buffer was taken (info.restamped). A picture's planes are the driver's own buffer.
  *
  * Drivers with the multi-planar interface alone work as far as libv4l2's plugin goes (not tested on any).
- * Not supported: single fields, H.264 and raw sensors; RGB that a driver calls limited range is taken as
- * full. JPEG alone allocates while it runs: libjpeg's own, per picture.
+ * Not supported: single fields, H.264 and raw sensors. JPEG alone allocates while it runs: libjpeg's own, per
+ * picture.
  *
  * Names of failures:
  *

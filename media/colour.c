@@ -62,6 +62,14 @@ void media_colour_run(const struct media_colour *colour, const uint8_t *y, const
 	}
 }
 
+void media_colour_stretch(const uint8_t *from, uint8_t *to, int count)
+{
+	const int32_t scale = (int32_t)lrint((1 << SHIFT) * 255.0 / 219.0);
+
+	for (int i = 0; i < count; i++)
+		to[i] = level(scale * (from[i] - 16) + HALF);
+}
+
 /* The upper half of a product: one instruction for eight lanes. */
 static int16_t multiply_high(int16_t a, int16_t b)
 {

@@ -30,5 +30,8 @@ void media_colour_run_fast(const struct media_colour *colour, const uint8_t *res
 			   uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
 			   int count);
 
+/* R'G'B' of limited range, black 16 and white 235, to all levels: rounded to nearest, clamped. In place too. */
+void media_colour_stretch(const uint8_t *from, uint8_t *to, int count);
+
 /* True for pixel formats (enum AVPixelFormat) that this is for: Y'CbCr and grey of any layout. */
 bool media_colour_is_ycbcr(int format);

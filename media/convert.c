@@ -20,6 +20,7 @@ struct media_convert {
 	struct media_picture shape;
 	bool is_live; /* what `unpack` is for */
 	struct media_unpack unpack;
+	bool is_stretched;	   /* RGB of limited range */
 	struct SwsContext *scaler; /* NULL: the picture is RGB already, or live */
 	uint8_t *ycbcr;		   /* stored size, three planes; NULL: libswscale gives RGB */
 	size_t ycbcr_row_bytes;
@@ -52,7 +53,7 @@ static void shape_clear(struct media_convert *c)
 	sws_freeContext(c->scaler);
 	c->scaler = NULL;
 	media_unpack_finish(&c->unpack);
-	c->is_live = false;
+	c->is_live = c->is_stretched = false;
 	av_freep(&c->ycbcr);
 	av_freep(&c->rgb);
 	av_freep(&c->turned);
@@ -121,10 +122,15 @@ static int scaler_open(struct media_convert *c, const struct media_picture *p)
 		.full_range = p->full_range,
 		.siting = p->siting,
 	};
-	int r;
+	int r = 0;
 
-	if (p->format == AV_PIX_FMT_RGB24 && p->row_bytes[0] > 0)
-		return 0;
+	c->is_stretched = !ycbcr && !p->full_range;
+	if (p->format == AV_PIX_FMT_RGB24 && p->row_bytes[0] > 0) {
+		if (c->is_stretched)
+			r = rows_allocate(3 * (size_t)p->width, p->height, &c->rgb,
+					  &c->rgb_row_bytes);
+		return r;
+	}
 	if (media_unpack_knows(p))
 		return live_open(c, p);
 	r = media_scaler_create(&wish, &c->scaler);
@@ -135,6 +141,18 @@ static int scaler_open(struct media_convert *c, const struct media_picture *p)
 	if (ycbcr)
 		media_colour_init(&c->colour, p->matrix, p->full_range);
 	return r;
+}
+
+/* c->rgb, from the picture itself or in place. */
+static void rgb_stretch(struct media_convert *c, const struct media_picture *p)
+{
+	for (int y = 0; y < p->height; y++) {
+		uint8_t *row = c->rgb + c->rgb_row_bytes * (size_t)y;
+
+		media_colour_stretch(c->scaler ? row :
+						 p->plane[0] + (size_t)p->row_bytes[0] * (size_t)y,
+				     row, 3 * p->width);
+	}
 }
 
 /* Fills c->rgb. */
@@ -148,8 +166,11 @@ static void rgb_make(struct media_convert *c, const struct media_picture *p)
 		return;
 	}
 	if (!c->ycbcr) {
-		(void)sws_scale(c->scaler, p->plane, p->row_bytes, 0, p->height,
-				(uint8_t *[]){ c->rgb }, (int[]){ (int)c->rgb_row_bytes });
+		if (c->scaler)
+			(void)sws_scale(c->scaler, p->plane, p->row_bytes, 0, p->height,
+					(uint8_t *[]){ c->rgb }, (int[]){ (int)c->rgb_row_bytes });
+		if (c->is_stretched)
+			rgb_stretch(c, p);
 		return;
 	}
 	(void)sws_scale(c->scaler, p->plane, p->row_bytes, 0, p->height,
@@ -256,7 +277,7 @@ int media_convert_run(struct media_convert *convert, const struct media_picture 
 		return 0;
 	}
 	from_row_bytes = (size_t)picture->row_bytes[0];
-	if (c->scaler || c->is_live) {
+	if (c->scaler || c->is_live || c->is_stretched) {
 		rgb_make(c, picture);
 		from = c->rgb;
 		from_row_bytes = c->rgb_row_bytes;

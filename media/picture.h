@@ -46,7 +46,7 @@ struct media_picture {
 	int format;		     /* enum AVPixelFormat of libavutil */
 	int width, height;	     /* as stored */
 	enum media_matrix matrix;
-	bool full_range;
+	bool full_range; /* else black is 16 and white 235, of R'G'B' too */
 	enum media_siting siting;
 	struct media_orientation orientation;
 	int aspect_num, aspect_den;	   /* width : height of one stored pixel; never 0 */

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/util.h"
 #include "media/av.h"
+#include "media/colour.h"
 #include "media/scaler.h"
 
 #include <ctype.h>
@@ -342,6 +343,9 @@ static int format_of(const AVFrame *frame, bool *ret_full)
 			*ret_full = true;
 			return old[i][1];
 		}
+	/* RGB has all levels, whatever a stream says. */
+	if (!media_colour_is_ycbcr(frame->format))
+		*ret_full = true;
 	/* Grey pictures of still formats say nothing and mean all levels. */
 	if (description && description->nb_components < 3 &&
 	    frame->color_range == AVCOL_RANGE_UNSPECIFIED)

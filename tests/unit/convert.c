@@ -541,6 +541,43 @@ static void shapes_may_change(void **state)
 	(void)media_convert_destroy(convert);
 }
 
+/* Capture cards pass on what HDMI sends: R'G'B' from 16 to 235. All codes, rows to either side, both orders. */
+static void limited_rgb_is_stretched(void **state)
+{
+	enum { SIDE = 16 };
+	static const int formats[] = { AV_PIX_FMT_RGB24, AV_PIX_FMT_BGR24 };
+	uint8_t from[3 * SIDE * SIDE], to[3 * SIDE * SIDE];
+	struct media_picture p = { .width = SIDE, .height = SIDE, .aspect_num = 1, .aspect_den = 1 };
+	struct media_convert *convert;
+	struct sana_error error;
+
+	(void)state;
+	for (int i = 0; i < SIDE * SIDE; i++)
+		for (int c = 0; c < 3; c++)
+			from[3 * i + c] = (uint8_t)(i + 85 * c);
+	assert_int_equal(media_convert_create(SIDE, SIDE, true, &convert, &error), 0);
+	for (int which = 0; which < 8; which++) {
+		const bool swapped = which & 1, up = which & 2, full = which & 4;
+
+		p.format = formats[swapped];
+		p.full_range = full;
+		p.plane[0] = up ? from + 3 * SIDE * (SIDE - 1) : from;
+		p.row_bytes[0] = up ? -3 * SIDE : 3 * SIDE;
+		memset(to, 7, sizeof(to));
+		assert_int_equal(media_convert_run(convert, &p, to, 3 * SIDE, &error), 0);
+		for (int y = 0; y < SIDE; y++)
+			for (int x = 0; x < 3 * SIDE; x++) {
+				const int c = swapped ? 2 - x % 3 : x % 3;
+				const uint8_t v = p.plane[0][p.row_bytes[0] * y + x / 3 * 3 + c];
+				const double wanted = (v - 16) * 255.0 / 219;
+
+				assert_int_equal(to[3 * SIDE * y + x],
+						 full ? v : lrint(fmax(0, fmin(255, wanted))));
+			}
+	}
+	(void)media_convert_destroy(convert);
+}
+
 static void impossible_pictures_are_refused(void **state)
 {
 	uint8_t pixel[64], to[3 * 16 * 16];
@@ -587,6 +624,7 @@ int main(void)
 		cmocka_unit_test(rgb_becomes_the_known_codes),
 		cmocka_unit_test(pictures_are_turned_upright),
 		cmocka_unit_test(shapes_may_change),
+		cmocka_unit_test(limited_rgb_is_stretched),
 		cmocka_unit_test(impossible_pictures_are_refused),
 	};
 

@@ -419,6 +419,42 @@ static void strange_formats_are_taken(void **state)
 	close_all(source);
 }
 
+/* RGB has all levels, unless the driver, or the user, says otherwise. */
+static void rgb_says_its_range(void **state)
+{
+	static const struct {
+		uint32_t quantization;
+		const char *range;
+		bool full;
+	} rows[] = {
+		{ V4L2_QUANTIZATION_DEFAULT, NULL, true },
+		{ V4L2_QUANTIZATION_FULL_RANGE, NULL, true },
+		{ V4L2_QUANTIZATION_LIM_RANGE, NULL, false },
+		{ V4L2_QUANTIZATION_LIM_RANGE, "full", true },
+		{ V4L2_QUANTIZATION_DEFAULT, "limited", false },
+	};
+	static const struct mode modes[] = { { V4L2_PIX_FMT_RGB24, WIDTH, HEIGHT, 30 }, { 0 } };
+	struct media_source_wish w = wish;
+	struct media_picture p;
+	struct media_source *source;
+	struct sana_error error;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		driver_reset();
+		driver.modes = modes;
+		driver.pix.bytesperline = 3 * WIDTH;
+		driver.pix.sizeimage = driver.length = driver.bytesused = 3 * WIDTH * HEIGHT;
+		driver.pix.quantization = rows[i].quantization;
+		w.range = rows[i].range;
+		source = open_good(&w);
+		assert_int_equal(media_source_read(source, &p, &error), 1);
+		assert_int_equal(p.format, AV_PIX_FMT_RGB24);
+		assert_int_equal(p.full_range, rows[i].full);
+		close_all(source);
+	}
+}
+
 static void read_bad(const char *name, int code)
 {
 	struct media_picture p;
@@ -637,6 +673,7 @@ int main(void)
 		cmocka_unit_test(damaged_pictures_are_left_out),
 		cmocka_unit_test(choices_follow_the_rules),
 		cmocka_unit_test(a_wish_may_name_the_format),
+		cmocka_unit_test(rgb_says_its_range),
 		cmocka_unit_test(nodes_are_checked),
 		cmocka_unit_test(every_ioctl_may_fail),
 		cmocka_unit_test(impossible_formats_are_refused),
