@@ -181,9 +181,11 @@ static const struct gdn_kernels *fast_kernels(const struct kernel_device *device
 	const struct gdn_kernels *kernels = kernels_of(op->head_dim);
 	const size_t d = (size_t)op->head_dim;
 
+	/* Blocks of the sums wait for each other by twos (gdn_sums.cu): two have to run at once. */
+	if (!kernels || device->properties.multiprocessors < 2)
+		return NULL;
 	/* Rotations lie in shared memory; the read-out counts elements in 32 bits. */
-	if (!kernels ||
-	    GDN_SUMS_TILES(d) + turns_bytes(rope) >
+	if (GDN_SUMS_TILES(d) + turns_bytes(rope) >
 		    (size_t)device->function_shared[kernels->sums] ||
 	    (size_t)rope->frames * (size_t)rope->height * (size_t)rope->width * op->ld > INT32_MAX)
 		return NULL;

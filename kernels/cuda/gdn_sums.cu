@@ -475,7 +475,9 @@ static __device__ __forceinline__ float2 vector_load(const struct gdn_params &p,
 /*
  * Two blocks share a frame's tokens. Each leaves what the other one is to complete, where it belongs, and
  * waits for the other to have done so: of two numbers the sum is the same in either order. They are
- * neighbours in the grid, so that one that waits is not in the other's place.
+ * neighbours in the grid: blocks start in the order of their index, so only the newest can wait for one that
+ * has not started, and its place comes free as soon as another pair ends. The launcher sees to it that two
+ * run at once.
  */
 template <int D>
 static __device__ __forceinline__ void sums_exchange(const struct gdn_params &p, int item,
@@ -542,7 +544,7 @@ static __device__ __forceinline__ void sums_second(const struct gdn_params &p, i
 	symmetric_store<D>(p.p_z, item, warp, scratch, c.pz);
 }
 
-/* The norms of q, a row a warp. */
+/* The norms of q, a row a warp. q was whole before the norms of k began, so nothing is waited for. */
 static __device__ __forceinline__ void query_norms(const struct gdn_params &p, int block,
 						   int blocks)
 {

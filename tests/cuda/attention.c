@@ -72,6 +72,8 @@ static void gdn(void **state)
 		/* two stages and a bit for the first half of a frame's tokens, and less for the other */
 		{ 5, 3, 43, 2, 112, 20, 18, 0, true, true },
 		{ 2, 1, 300, 1, 112, 0, 0, 0, true, true },
+		/* 200 blocks of the sums, which wait for each other by twos: more than run at once */
+		{ 5, 4, 9, 20, 112, 20, 18, 0, true, true },
 		/* any head, and strides that are no multiple of 16 bytes */
 		{ 1, 1, 1, 1, 2, 1, 0, 0, false, true },
 		{ 3, 2, 3, 5, 6, 1, 1, 1, true, true },
