@@ -15,12 +15,7 @@ enum {
 	POOL_WAIT_MS = 5,
 };
 
-static const struct pipeline_engine *api(const struct pipeline *p)
-{
-	return p->options.engine;
-}
-
-static void beat(struct pipeline *p)
+void engine_beat(struct pipeline *p)
 {
 	atomic_fetch_add(&p->engine.beat, 1);
 }
@@ -127,7 +122,7 @@ static int frames_pull(struct pipeline *p, bool *ret_any, struct sana_error *err
 			return 0;
 		picture = (struct sana_picture){ frame->rgb, frame_row_bytes(frame), p->width,
 						 p->height };
-		r = api(p)->pull(e->stream, &picture, &info, error);
+		r = p->options.engine->pull(e->stream, &picture, &info, error);
 		if (r <= 0) {
 			(void)frame_unref(frame);
 			return r;
@@ -149,7 +144,7 @@ static void work_measure(struct pipeline *p)
 	const int64_t now_ns = clock_now_ns();
 	struct sana_statistics statistics;
 
-	api(p)->statistics(e->stream, &statistics);
+	p->options.engine->statistics(e->stream, &statistics);
 	if (statistics.chunks == e->chunks)
 		return;
 	e->chunks = statistics.chunks;
@@ -193,8 +188,8 @@ static int frame_push(struct pipeline *p, struct frame *frame, struct sana_error
 		return 1;
 	}
 	if (atomic_exchange(&e->reset, false))
-		api(p)->discard(e->stream);
-	return api(p)->push(e->stream, &picture, frame->capture_ns, error);
+		p->options.engine->discard(e->stream);
+	return p->options.engine->push(e->stream, &picture, frame->capture_ns, error);
 }
 
 /* Decoded frames wait in the engine for a picture of the pool to come back. */
@@ -242,8 +237,8 @@ static int engine_turn(struct pipeline *p, bool *worked, struct sana_error *erro
 
 	if (r < 0)
 		return r;
-	beat(p);
-	r = api(p)->step(e->stream, &stage, error);
+	engine_beat(p);
+	r = p->options.engine->step(e->stream, &stage, error);
 	if (r < 0)
 		return r;
 	*worked = *worked || r > 0;
@@ -262,7 +257,7 @@ static void engine_wait(struct pipeline *p)
 		ring_pop_until(&p->capture.ring, clock_now_ns() + BEAT_MS * CLOCK_MS_NS);
 
 	(void)frame_unref(frame);
-	beat(p);
+	engine_beat(p);
 }
 
 /* A GPU that is gone, or whose context a kernel has spoilt: only a new start of it helps. */
@@ -370,6 +365,6 @@ void *engine_main(void *argument)
 	engine_close(p);
 	(void)frame_unref(e->held);
 	if (e->prompt)
-		(void)api(p)->prompt_unref(e->prompt);
+		(void)p->options.engine->prompt_unref(e->prompt);
 	return NULL;
 }

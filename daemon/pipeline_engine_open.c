@@ -30,19 +30,9 @@ const struct pipeline_engine pipeline_engine_sana = {
 	.tuning = sana_stream_tuning,
 };
 
-static const struct pipeline_engine *api(const struct pipeline *p)
-{
-	return p->options.engine;
-}
-
-static void beat(struct pipeline *p)
-{
-	atomic_fetch_add(&p->engine.beat, 1);
-}
-
 static void stage_lives(void *context)
 {
-	beat(context);
+	engine_beat(context);
 }
 
 /* A prompt is made by the caption thread, or, before the engine is warm, by the engine's own. */
@@ -50,7 +40,7 @@ static void prompt_lives(void *context)
 {
 	struct pipeline *p = context;
 
-	beat(p);
+	engine_beat(p);
 	atomic_fetch_add(&p->caption.beat, 1);
 }
 
@@ -72,7 +62,7 @@ static void loading(void *context, const char *what, double fraction)
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_LOADING,
 					.percent = (int)(100.0 * fraction) };
 
-	beat(p);
+	engine_beat(p);
 	(void)snprintf(event.text, sizeof(event.text), "%s", what);
 	events_send(&p->events, &event);
 	(void)pthread_mutex_lock(&p->lock);
@@ -98,9 +88,10 @@ static int model_open(struct pipeline *p, struct sana_model **ret, struct sana_e
 	options.alive_context = p;
 	if (choice)
 		options.backend = e->backend[0] ? e->backend : "auto";
-	r = api(p)->model_open(&options, ret, error);
-	if (r >= 0 && choice && !*api(p)->model_backend_note(*ret))
-		(void)snprintf(e->backend, sizeof(e->backend), "%s", api(p)->model_backend(*ret));
+	r = p->options.engine->model_open(&options, ret, error);
+	if (r >= 0 && choice && !*p->options.engine->model_backend_note(*ret))
+		(void)snprintf(e->backend, sizeof(e->backend), "%s",
+			       p->options.engine->model_backend(*ret));
 	return r;
 }
 
@@ -116,9 +107,9 @@ void engine_close(struct pipeline *p)
 	model = TAKE_PTR(e->model);
 	(void)pthread_mutex_unlock(&p->lock);
 	if (stream)
-		(void)api(p)->stream_close(stream);
+		(void)p->options.engine->stream_close(stream);
 	if (model)
-		(void)api(p)->model_unref(model);
+		(void)p->options.engine->model_unref(model);
 }
 
 static void tuning_say(struct pipeline *p, struct sana_stream *stream)
@@ -126,9 +117,9 @@ static void tuning_say(struct pipeline *p, struct sana_stream *stream)
 	struct pipeline_event event = { .kind = PIPELINE_EVENT_TUNING, .on = true };
 	_cleanup_(freep) struct sana_tuning *tuning = calloc(1, sizeof(*tuning));
 
-	if (!tuning || !api(p)->tuning)
+	if (!tuning || !p->options.engine->tuning)
 		return;
-	api(p)->tuning(stream, tuning);
+	p->options.engine->tuning(stream, tuning);
 	(void)snprintf(event.name, sizeof(event.name), "chosen");
 	(void)snprintf(event.text, sizeof(event.text), "%s", tuning->text);
 	if (event.text[0])
@@ -158,11 +149,11 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	options = p->options.stream;
 	options.alive = stage_lives;
 	options.alive_context = p;
-	if (!options.decode_latents && strcmp(api(p)->model_backend(model), "cpu") != 0)
+	if (!options.decode_latents && strcmp(p->options.engine->model_backend(model), "cpu") != 0)
 		options.decode_latents = 1;
-	r = api(p)->stream_open(model, &options, &stream, error);
+	r = p->options.engine->stream_open(model, &options, &stream, error);
 	if (r < 0) {
-		(void)api(p)->model_unref(model);
+		(void)p->options.engine->model_unref(model);
 		return r;
 	}
 	(void)pthread_mutex_lock(&p->lock);
@@ -176,11 +167,11 @@ int engine_open(struct pipeline *p, struct sana_error *error)
 	/* A stream counts its tickets anew, from 1; which prompts wait for an answer stays. */
 	for (int i = 0; i < TICKETS; i++)
 		e->ticket[i].engine = 0;
-	say(p, PIPELINE_EVENT_MODEL, api(p)->model_backend(model),
+	say(p, PIPELINE_EVENT_MODEL, p->options.engine->model_backend(model),
 	    p->model_directory ? p->model_directory : p->model_shape);
-	if (*api(p)->model_backend_note(model))
-		say(p, PIPELINE_EVENT_BACKEND, api(p)->model_backend(model),
-		    api(p)->model_backend_note(model));
+	if (*p->options.engine->model_backend_note(model))
+		say(p, PIPELINE_EVENT_BACKEND, p->options.engine->model_backend(model),
+		    p->options.engine->model_backend_note(model));
 	tuning_say(p, stream);
 	return 0;
 }
@@ -217,19 +208,20 @@ int engine_use(struct pipeline *p, struct sana_prompt *prompt, uint64_t ticket,
 	uint64_t engine_ticket;
 	int r;
 
-	r = api(p)->set_prompt(e->stream, prompt, SANA_SWITCH_INVALID, &engine_ticket, error);
+	r = p->options.engine->set_prompt(e->stream, prompt, SANA_SWITCH_INVALID, &engine_ticket,
+					  error);
 	if (r < 0) {
 		if (e->prompt == prompt) {
 			e->prompt = NULL;
 			ticket_forget(e, ticket);
 			engine_refuse(p, ticket, error);
 		}
-		(void)api(p)->prompt_unref(prompt);
+		(void)p->options.engine->prompt_unref(prompt);
 		return r;
 	}
 	ticket_note(e, engine_ticket, ticket);
 	if (e->prompt != prompt) {
-		(void)api(p)->prompt_unref(e->prompt);
+		(void)p->options.engine->prompt_unref(e->prompt);
 		e->prompt = prompt;
 	}
 	e->prompt_ticket = ticket;
@@ -276,7 +268,7 @@ static int warm_prompt(struct pipeline *p, struct sana_error *error)
 	if (!ticket && e->prompt_ticket && e->prompt)
 		return engine_use(p, e->prompt, e->prompt_ticket, error);
 	if (ticket) {
-		r = api(p)->prompt_create(e->model, text, &prompt, error);
+		r = p->options.engine->prompt_create(e->model, text, &prompt, error);
 		if (r < 0 && strncmp(error->name, "prompt.", strlen("prompt.")) != 0) {
 			prompt_give_back(p, text, ticket);
 			return r;
@@ -286,7 +278,7 @@ static int warm_prompt(struct pipeline *p, struct sana_error *error)
 	}
 	if (r < 0) {
 		ticket = 0;
-		r = api(p)->prompt_create(e->model, "warming up", &prompt, error);
+		r = p->options.engine->prompt_create(e->model, "warming up", &prompt, error);
 	}
 	return r < 0 ? r : engine_use(p, prompt, ticket, error);
 }
@@ -320,16 +312,16 @@ static int warm_chunks(struct pipeline *p, struct sana_error *error)
 	picture = (struct sana_picture){ frame->rgb, frame_row_bytes(frame), p->width, p->height };
 	for (int i = 1; i <= WARM_FRAMES && chunks < WARM_CHUNKS && r >= 0; i++) {
 		memset(frame->rgb, 128, picture.row_bytes * (size_t)p->height);
-		r = api(p)->push(e->stream, &picture, i, error);
+		r = p->options.engine->push(e->stream, &picture, i, error);
 		while (r >= 0 && !atomic_load(&p->stopping)) {
-			beat(p);
-			r = api(p)->step(e->stream, &stage, error);
+			engine_beat(p);
+			r = p->options.engine->step(e->stream, &stage, error);
 			if (r <= 0)
 				break;
 			if (stage == SANA_STAGE_CACHE)
 				warm_measure(p, ++chunks, &since_ns);
 			while (r > 0)
-				r = api(p)->pull(e->stream, &picture, &info, error);
+				r = p->options.engine->pull(e->stream, &picture, &info, error);
 		}
 		if (atomic_load(&p->stopping))
 			break;
@@ -357,7 +349,7 @@ int engine_warm(struct pipeline *p, struct sana_error *error)
 		r = engine_use(p, e->prompt, e->prompt_ticket, error);
 	} else {
 		/* The next frame waits for a prompt that somebody asks for. */
-		e->prompt = api(p)->prompt_unref(e->prompt);
+		e->prompt = p->options.engine->prompt_unref(e->prompt);
 	}
 	(void)pthread_mutex_lock(&p->lock);
 	p->caption.ready = true;

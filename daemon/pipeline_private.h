@@ -215,6 +215,9 @@ void *caption_main(void *argument);
 void *present_main(void *argument);
 void *sink_main(void *argument);
 
+/* Says that the engine's thread lives: the watchdog is fed by it (pipeline_progress). */
+void engine_beat(struct pipeline *pipeline);
+
 /* Of the engine thread: opens model and stream; closes them, if they are. */
 int engine_open(struct pipeline *pipeline, struct sana_error *error);
 void engine_close(struct pipeline *pipeline);
