@@ -183,6 +183,8 @@ void op_run(struct op_context *context, enum kernel_op op, struct kernel_workspa
 	if (context->planning) {
 		op_fail(context, op, b->table->run[op] ? 0 : -ENOTSUP);
 		bytes = wanted ? wanted(b->device, params) : 0;
+		if (bytes == KERNEL_UNSUPPORTED)
+			return op_fail(context, op, -ENOTSUP);
 		context->workspace.bytes = MAX_OF(context->workspace.bytes, bytes);
 		if (context->ledger)
 			ledger_add(context->ledger, op,

@@ -208,6 +208,10 @@ int model_memory_choose(struct sana_model *model, enum sana_weights_mode mode, s
 	for (size_t i = first; i <= last; i++) {
 		memcpy(model->prepare, choices[i], sizeof(model->prepare));
 		r = total_measure(model, &of_model, &of_stream);
+		if (r == -ENOTSUP)
+			return sana_error_set(error, r, "backend.unsupported",
+					      "The back end has no kernel for a size of this "
+					      "model: choose another back end.");
 		if (r < 0)
 			return sana_error_set(error, r, "memory",
 					      "The model cannot be planned: %s.", strerror(-r));

@@ -103,9 +103,9 @@ struct sana_model_options {
  * "model.tokenizer", "weights.open", "weights.index", "weights.mismatch", "checkpoint.safetensors",
  * "weights.synthetic", "model.manifest", "tokenizer.open", "prompt.rule", "file.open",
  * "backend.unknown", "backend.open", "backend.no-device" (no driver or GPU), "backend.driver" (too
- * old), "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in),
- * "memory" (the plan does not fit; the text has its numbers), "backend.failed", "backend.kernel",
- * "backend.lost".
+ * old), "backend.architecture" (no code for this GPU), "backend.unsupported" (not built in, or no
+ * kernel for a size of the model), "memory" (the plan does not fit; the text has its numbers),
+ * "backend.failed", "backend.kernel", "backend.lost".
  */
 int sana_model_open(const struct sana_model_options *options, struct sana_model **ret,
 		    struct sana_error *error);

@@ -21,7 +21,7 @@
  *               function says how many bytes the op needs for these sizes (it reads sizes, strides
  *               and weight descriptors, never tensor memory). It never shrinks when a size grows, so that
  *               a workspace planned for the largest call serves every smaller one. Contents need
- *               not survive.
+ *               not survive. KERNEL_UNSUPPORTED: these sizes are refused, `run` answers −ENOTSUP.
  *   Execution   An op enqueues on `queue` and returns; it allocates nothing and synchronises nothing.
  *               Of host memory it reads its parameter block and the descriptors that points to
  *               (weights, rotation tables), before it returns. Values that change from pass to pass
@@ -548,6 +548,7 @@ struct kernel_facts {
 typedef int (*kernel_run_function)(struct kernel_device *, const void *params,
 				   struct kernel_queue *);
 typedef size_t (*kernel_workspace_function)(const struct kernel_device *, const void *params);
+#define KERNEL_UNSUPPORTED SIZE_MAX /* instead of a workspace's bytes */
 
 struct kernel_backend {
 	const char *name;

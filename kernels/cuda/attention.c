@@ -128,6 +128,8 @@ size_t cuda_workspace_attention(const struct kernel_device *device, const void *
 	const struct kernel_attention *op = params;
 	const int rows = is_wgmma(device, op) ? ATTENTION_WGMMA_ROWS : ATTENTION_MMA_ROWS;
 
+	if (op->head_dim > ATTENTION_ANY_MOST)
+		return KERNEL_UNSUPPORTED;
 	if (!may_split(op))
 		return 0;
 	return 2 * (size_t)device->properties.multiprocessors * part_bytes(op, rows);

@@ -174,8 +174,9 @@ static int conv_plan(const struct kernel_device *device, const struct kernel_con
 size_t cuda_workspace_conv3d(const struct kernel_device *device, const void *params)
 {
 	struct conv_plan plan;
+	const int r = conv_plan(device, params, &plan);
 
-	return conv_plan(device, params, &plan) < 0 ? 0 : plan.workspace;
+	return r == -ENOTSUP ? KERNEL_UNSUPPORTED : r < 0 ? 0 : plan.workspace;
 }
 
 static int conv_check(const struct kernel_conv3d *op, const struct conv_plan *plan)

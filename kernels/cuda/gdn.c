@@ -47,7 +47,6 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 								       CUDA_KERNEL_gdn_gates_16,
 								       CUDA_KERNEL_gdn_gates_24,
 								       CUDA_KERNEL_gdn_gates_32 };
-	const size_t rows = sizeof(uint16_t) * GDN_GATE_TOKENS * (size_t)op->channels;
 	const struct gdn_gates_params p = {
 		.u = op->u,
 		.weight_beta = op->weight_beta->prepared,
@@ -92,14 +91,12 @@ int cuda_run_gdn_gates(struct kernel_device *device, const void *params, struct 
 		launch.kernel = CUDA_KERNEL_gdn_beta_any;
 		launch.grid[0] = cuda_blocks((size_t)tokens, GDN_GATE_TOKENS);
 		launch.grid[1] = 1;
-		launch.shared_bytes = (unsigned int)rows;
 		if (r >= 0)
 			r = cuda_launch(device, queue, &launch);
 		launch.kernel = CUDA_KERNEL_gdn_decay_any;
 	}
 	launch.grid[0] = (unsigned int)(op->frames * op->heads);
 	launch.block[0] = 32;
-	launch.shared_bytes = 0;
 	return r < 0 ? r : cuda_launch(device, queue, &launch);
 }
 
@@ -129,10 +126,20 @@ static struct gdn_plan plan_of(const struct kernel_gdn *op)
 	return plan;
 }
 
+/* Of the queries of a block of the plain read-out. */
+static int64_t any_read_bytes(int head_dim)
+{
+	return (int64_t)sizeof(float) * GDN_ANY_QUERIES * head_dim;
+}
+
+static bool head_fits(const struct kernel_device *device, const struct kernel_gdn *op)
+{
+	return any_read_bytes(op->head_dim) <= device->function_shared[CUDA_KERNEL_gdn_any_read];
+}
+
 size_t cuda_workspace_gdn(const struct kernel_device *device, const void *params)
 {
-	(void)device;
-	return plan_of(params).bytes;
+	return head_fits(device, params) ? plan_of(params).bytes : KERNEL_UNSUPPORTED;
 }
 
 struct gdn_kernels {
@@ -183,6 +190,9 @@ static const struct gdn_kernels *fast_kernels(const struct kernel_device *device
 
 	/* Blocks of the sums wait for each other by twos (gdn_sums.cu): two have to run at once. */
 	if (!kernels || device->properties.multiprocessors < 2)
+		return NULL;
+	/* A lane of the widest heads turns two neighbouring pairs, of one axis. */
+	if (d == 112 && (rope->pairs_t % 2 || rope->pairs_y % 2 || rope->pairs_x % 2))
 		return NULL;
 	/* Rotations lie in shared memory; the read-out counts elements in 32 bits. */
 	if (GDN_SUMS_TILES(d) + turns_bytes(rope) >
@@ -296,28 +306,27 @@ static int run_any(struct kernel_device *device, struct kernel_queue *queue,
 	const unsigned int frames = (unsigned int)p->frames;
 	const size_t tokens = (size_t)p->tokens;
 
-	return launch_all(
-		device, queue,
-		(const struct cuda_launch[PHASES]){
-			{ .kernel = CUDA_KERNEL_gdn_any_inverse,
-			  .grid = { cuda_blocks(64 * frames * tokens, GDN_ANY_THREADS) },
-			  .block = { GDN_ANY_THREADS },
-			  .params = p },
-			{ .kernel = CUDA_KERNEL_gdn_any_sums,
-			  .grid = { d, heads, frames },
-			  .block = { GDN_ANY_THREADS },
-			  .params = p },
-			{ .kernel = CUDA_KERNEL_gdn_any_scan,
-			  .grid = { d + 1, heads },
-			  .block = { GDN_ANY_THREADS },
-			  .shared_bytes = 2 * d * (unsigned int)sizeof(float),
-			  .params = p },
-			{ .kernel = CUDA_KERNEL_gdn_any_read,
-			  .grid = { cuda_blocks(tokens, GDN_ANY_QUERIES), heads, frames },
-			  .block = { GDN_ANY_THREADS },
-			  .shared_bytes = GDN_ANY_QUERIES * d * (unsigned int)sizeof(float),
-			  .params = p },
-		});
+	return launch_all(device, queue,
+			  (const struct cuda_launch[PHASES]){
+				  { .kernel = CUDA_KERNEL_gdn_any_inverse,
+				    .grid = { cuda_blocks(64 * frames * tokens, GDN_ANY_THREADS) },
+				    .block = { GDN_ANY_THREADS },
+				    .params = p },
+				  { .kernel = CUDA_KERNEL_gdn_any_sums,
+				    .grid = { d, heads, frames },
+				    .block = { GDN_ANY_THREADS },
+				    .params = p },
+				  { .kernel = CUDA_KERNEL_gdn_any_scan,
+				    .grid = { d + 1, heads },
+				    .block = { GDN_ANY_THREADS },
+				    .shared_bytes = 2 * d * (unsigned int)sizeof(float),
+				    .params = p },
+				  { .kernel = CUDA_KERNEL_gdn_any_read,
+				    .grid = { cuda_blocks(tokens, GDN_ANY_QUERIES), heads, frames },
+				    .block = { GDN_ANY_THREADS },
+				    .shared_bytes = (unsigned int)any_read_bytes(p->head_dim),
+				    .params = p },
+			  });
 }
 
 int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel_queue *queue)
@@ -330,6 +339,8 @@ int cuda_run_gdn(struct kernel_device *device, const void *params, struct kernel
 	if (!op->rope)
 		return -EINVAL;
 	plan = plan_of(op);
+	if (!head_fits(device, op))
+		return -ENOTSUP;
 	if (!valid(op, &plan))
 		return -EINVAL;
 	params_fill(op, &plan, &p);

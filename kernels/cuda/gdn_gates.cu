@@ -227,16 +227,11 @@ extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 	gdn_beta_any(const __grid_constant__ struct gdn_gates_params p)
 {
-	extern __shared__ __align__(16) uint16_t rows[]; /* [GDN_GATE_TOKENS][C] */
 	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 	const int first = blockIdx.x * GDN_GATE_TOKENS, all = p.frames * p.tokens;
 	const int count = min(GDN_GATE_TOKENS, all - first);
+	const uint16_t *u = (const uint16_t *)p.u + (size_t)first * p.channels;
 
-	for (int i = threadIdx.x; i < GDN_GATE_TOKENS * p.channels; i += GDN_GATE_THREADS)
-		rows[i] = i < count * p.channels ?
-				  ((const uint16_t *)p.u)[(size_t)first * p.channels + i] :
-				  0;
-	__syncthreads();
 	for (int head = warp; head < p.heads; head += GDN_GATE_THREADS / 32) {
 		const uint16_t *weight = (const uint16_t *)p.weight_beta + head * p.channels;
 		float sum[GDN_GATE_TOKENS] = {};
@@ -246,7 +241,8 @@ extern "C" __global__ void __launch_bounds__(GDN_GATE_THREADS)
 
 #pragma unroll
 			for (int n = 0; n < GDN_GATE_TOKENS; n++)
-				sum[n] += w * bf16_value(rows[n * p.channels + c]);
+				if (n < count)
+					sum[n] += w * bf16_value(u[n * p.channels + c]);
 		}
 #pragma unroll
 		for (int n = 0; n < GDN_GATE_TOKENS; n++) {

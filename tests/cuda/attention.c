@@ -59,6 +59,21 @@ static void few_tiles(void **state)
 		check_attention(&test, 200 + i, &few[i]);
 }
 
+/* Said when it is planned, and not after a model is loaded. */
+static void wide_heads_are_unsupported(void **state)
+{
+	static const struct attention_case wide = { 3, { 5 }, 1, 1, 520, 0, .spread = 1 };
+	struct attention_run run;
+
+	(void)state;
+	cuda_test_reset(&test, 300);
+	check_attention_fill(&test, &wide, &run);
+	assert_int_equal(test.gpu.table->workspace[KERNEL_OP_attention](test.gpu.device, &run.gpu),
+			 KERNEL_UNSUPPORTED);
+	assert_int_equal(cuda_test_run_gpu(&test, KERNEL_OP_attention, &run.gpu.workspace),
+			 -ENOTSUP);
+}
+
 /* ------------------------------------------------------------------------------ the delta rule */
 
 static void gdn(void **state)
@@ -80,6 +95,8 @@ static void gdn(void **state)
 		{ 3, 5, 7, 3, 64, 12, 10, 0, true, true },
 		{ 2, 7, 9, 2, 256, 40, 44, 8, true, true },
 		{ 4, 4, 11, 2, 112, 20, 18, 3, true, true },
+		/* odd numbers of pairs: no two of one lane are of one axis */
+		{ 3, 5, 7, 2, 112, 19, 19, 0, true, true },
 	};
 
 	(void)state;
@@ -125,7 +142,9 @@ static void gdn_drift(void **state)
 static void gdn_gates(void **state)
 {
 	/* besides check_cases: frames, tokens, channels, heads */
-	static const int more[][4] = { { 1, 1, 8, 1 }, { 3, 17, 224, 2 }, { 2, 33, 64, 33 } };
+	static const int more[][4] = {
+		{ 1, 1, 8, 1 }, { 3, 17, 224, 2 }, { 2, 33, 64, 33 }, { 1, 9, 15360, 33 }
+	};
 
 	(void)state;
 	for (int i = 0; i < check_cases.gates; i++)
@@ -201,10 +220,15 @@ static int close_all(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(attention), cmocka_unit_test(few_tiles),
-		cmocka_unit_test(gdn),	     cmocka_unit_test(gdn_drift),
-		cmocka_unit_test(gdn_gates), cmocka_unit_test(same_bits),
-		cmocka_unit_test(gdn_times), cmocka_unit_test(attention_times),
+		cmocka_unit_test(attention),
+		cmocka_unit_test(few_tiles),
+		cmocka_unit_test(wide_heads_are_unsupported),
+		cmocka_unit_test(gdn),
+		cmocka_unit_test(gdn_drift),
+		cmocka_unit_test(gdn_gates),
+		cmocka_unit_test(same_bits),
+		cmocka_unit_test(gdn_times),
+		cmocka_unit_test(attention_times),
 	};
 
 	const struct CMUnitTest portable[] = {

@@ -202,6 +202,29 @@ static void test_picture_sizes(void **state)
 	}
 }
 
+static size_t workspace_refused(const struct kernel_device *device, const void *params)
+{
+	(void)device, (void)params;
+	return KERNEL_UNSUPPORTED;
+}
+
+/* Said when a stream is opened, with the op's name, and not with its first chunk. */
+static void test_sizes_without_a_kernel(void **state)
+{
+	const struct stream_fixture *fixture = *state;
+	const struct sana_stream_options options = stream_fixture_small();
+	struct kernel_backend table = kernel_backend_cpu;
+	struct sana_error error;
+
+	table.workspace[KERNEL_OP_attention] = workspace_refused;
+	fixture->model->backend.table = &table;
+	error = refused_stream(fixture, &options, "stream.options");
+	fixture->model->backend.table = &kernel_backend_cpu;
+	assert_int_equal(error.code, -ENOTSUP);
+	assert_non_null(strstr(error.text, "attention"));
+	assert_non_null(strstr(error.text, "another back end"));
+}
+
 static void test_stream_options(void **state)
 {
 	static const float noise[FIXTURE_CHANNELS];
@@ -498,6 +521,7 @@ int main(void)
 		cmocka_unit_test(test_memory_limit_of_a_model),
 		cmocka_unit_test(test_memory_limit_of_a_stream),
 		cmocka_unit_test(test_picture_sizes),
+		cmocka_unit_test(test_sizes_without_a_kernel),
 		cmocka_unit_test(test_stream_options),
 		cmocka_unit_test(test_pictures),
 		cmocka_unit_test(test_time_stamps_grow),

@@ -309,7 +309,8 @@ static size_t workspace_wanted(const struct cuda_test_side *side, enum kernel_op
 int cuda_test_run_gpu(struct cuda_test *test, enum kernel_op op, struct kernel_workspace *gpu)
 {
 	const struct cuda_test_side *side = &test->gpu;
-	const size_t bytes = workspace_wanted(side, op, gpu);
+	const size_t wanted = workspace_wanted(side, op, gpu);
+	const size_t bytes = wanted == KERNEL_UNSUPPORTED ? 0 : wanted;
 	void *memory = NULL, *poison;
 	int r;
 
