@@ -308,18 +308,19 @@ static int finish_kind(const struct conv3d_params *p)
 {
 	const int strides = 100 * p->stride_t + 10 * p->stride_h + p->stride_w;
 	const bool wide = p->tile_channels == WIDE, twice = p->cout == 2 * p->cin;
+	/* These two put all channels of a wide tile. */
+	const bool whole = wide && p->channels % WIDE == 0;
 
 	if (p->resample == KERNEL_RESAMPLE_NONE)
 		return p->cout % 8 == 0 ? CONV3D_FINISH_BLOCKS : CONV3D_FINISH_ANY;
 	if (p->resample == KERNEL_DEPTH_TO_SPACE)
-		return strides == 222 && wide && p->cin % 32 == 0 && p->channels % 32 == 0 ?
-			       CONV3D_FINISH_UP :
-			       CONV3D_FINISH_ANY;
+		return strides == 222 && whole && p->cin % 32 == 0 ? CONV3D_FINISH_UP :
+								     CONV3D_FINISH_ANY;
 	if (strides == 122 && twice && !wide)
 		return CONV3D_FINISH_122;
 	if (strides == 222 && twice && wide)
 		return CONV3D_FINISH_222;
-	if (strides == 211 && twice && wide)
+	if (strides == 211 && twice && whole)
 		return CONV3D_FINISH_211;
 	return CONV3D_FINISH_ANY;
 }

@@ -116,6 +116,13 @@ static const struct conv_case cases[] = {
 	  .context = CONTEXT_SET, .outputs = BOTH },
 	{ 2, 44, 80, 1024, 2048, .resample = KERNEL_SPACE_TO_DEPTH, .stride = { 2, 2, 2 },
 	  .context = CONTEXT_SET, .outputs = BOTH },
+	/* last tiles that channels do not fill */
+	{ 2, 88, 160, 96, 192, .resample = KERNEL_SPACE_TO_DEPTH, .stride = { 2, 1, 1 },
+	  .context = CONTEXT_SET, .outputs = BOTH },
+	{ 2, 9, 17, 72, 144, .resample = KERNEL_SPACE_TO_DEPTH, .stride = { 2, 1, 1 },
+	  .context = CONTEXT_SET, .outputs = BOTH },
+	{ 1, 88, 160, 160, 40, .resample = KERNEL_DEPTH_TO_SPACE, .stride = { 2, 2, 2 },
+	  .context = CONTEXT_SET, .outputs = Y },
 	{ 2,
 	  18,
 	  10,
