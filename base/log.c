@@ -1,6 +1,8 @@
 /* Log messages: formatted here, written by the sink. */
 #include "base/log.h"
 
+#include "base/utf8.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -79,13 +81,11 @@ void log_fields(enum log_level level, const struct log_field *fields, const char
 	va_start(list, format);
 	length = vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	if (length >= (int)sizeof(text)) {
-		size_t end = sizeof(text) - sizeof(more);
-
-		while (end > 0 && ((unsigned char)text[end] & 0xc0) == 0x80)
-			end--;
-		memcpy(text + end, more, sizeof(more));
-	}
+	if (length >= (int)sizeof(text))
+		memcpy(text + utf8_cut(text, (int)(sizeof(text) - sizeof(more))), more,
+		       sizeof(more));
+	/* Nothing in it is a line of its own, or speaks to a terminal. */
+	utf8_make_line(text);
 	(void)pthread_mutex_lock(&state.lock);
 	if (state.sink)
 		state.sink(state.context, level, fields, text);

@@ -5,7 +5,8 @@
  *	log_fields(LOG_LEVEL_WARNING, (struct log_field[]){ { "SANA_FAULT", kind }, { 0 } },
  *		   "The camera gives no frames: %s", text);
  *
- * Any thread may log. Nothing here allocates. A message that does not fit LOG_TEXT_BYTES ends in "…".
+ * Any thread may log. Nothing here allocates. A message that does not fit LOG_TEXT_BYTES ends in "…";
+ * whatever it holds, it is one line of valid UTF-8 (utf8_make_line).
  * Only the layer that knows what a failure means to the user logs it, once; not for every frame.
  */
 #pragma once

@@ -2,9 +2,13 @@
 #include "daemon/notify.h"
 
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <systemd/sd-daemon.h>
+
+enum { STATUS_BYTES = 256 };
 
 void notify_ready(void)
 {
@@ -18,7 +22,12 @@ void notify_extend_start(int64_t ns)
 
 void notify_status(const char *line)
 {
-	(void)sd_notifyf(0, "STATUS=%s", line);
+	char text[STATUS_BYTES];
+
+	/* Each line of a datagram is a command. */
+	(void)snprintf(text, sizeof(text), "%s", line);
+	utf8_make_line(text);
+	(void)sd_notifyf(0, "STATUS=%s", text);
 }
 
 void notify_reloading(void)

@@ -13,7 +13,7 @@ void notify_ready(void);
 /* Loading goes on: the start may take this much longer from now. */
 void notify_extend_start(int64_t ns);
 
-/* One line for `systemctl status`. */
+/* One line for `systemctl status`, whatever is in it. */
 void notify_status(const char *line);
 
 void notify_reloading(void); /* ends with notify_ready */

@@ -2,12 +2,15 @@
 #include "daemon/stream_private.h"
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+enum { QUOTED_BYTES = 100 }; /* of a name that was not understood */
 
 /* --------------------------------------------------------------------------------------- requests */
 
@@ -45,6 +48,18 @@ int live_stream_set_policy(struct live_stream *s, const char *name, struct sana_
 	return stream_policy_check(s->backend, name, error);
 }
 
+/* Names go into log lines, the manager's status and over the bus. */
+static int name_check(const char *identity, const char *what, const char *name,
+		      struct sana_error *error)
+{
+	if (utf8_is_line(identity))
+		return 0;
+	return sana_error_set(error, -EINVAL, name,
+			      "The %s's name holds control characters, or is not UTF-8: give "
+			      "it a plain name.",
+			      what);
+}
+
 static int source_check(const struct live_stream *s, const char *identity, struct sana_error *error)
 {
 	static const char *const kinds[] = { "v4l2:", "file:/", "pattern:" };
@@ -57,11 +72,11 @@ static int source_check(const struct live_stream *s, const char *identity, struc
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (strncmp(identity, kinds[i], strlen(kinds[i])) == 0)
-			return 0;
+			return name_check(identity, "source", "source.identity", error);
 	return sana_error_set(error, -EINVAL, "source.identity",
-			      "\"%.100s\" names no source: use v4l2:by-id/NAME, v4l2:by-path/NAME, "
+			      "\"%.*s\" names no source: use v4l2:by-id/NAME, v4l2:by-path/NAME, "
 			      "v4l2:card=NAME, file:/PATH or pattern:.",
-			      identity);
+			      utf8_cut(identity, QUOTED_BYTES), identity);
 }
 
 int live_stream_set_source(struct live_stream *s, const char *identity, struct sana_error *error)
@@ -85,11 +100,11 @@ static int sink_check(const char *identity, struct sana_error *error)
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (strncmp(identity, kinds[i], strlen(kinds[i])) == 0)
-			return 0;
+			return name_check(identity, "sink", "sink.identity", error);
 	return sana_error_set(error, -EINVAL, "sink.identity",
-			      "\"%.100s\" names no sink: use loopback:label=NAME, loopback:, "
+			      "\"%.*s\" names no sink: use loopback:label=NAME, loopback:, "
 			      "kms:CONNECTOR, kms: or file:/PATH.mp4.",
-			      identity);
+			      utf8_cut(identity, QUOTED_BYTES), identity);
 }
 
 int live_stream_set_sinks(struct live_stream *s, const char *const *identities, int count,

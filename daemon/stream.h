@@ -66,7 +66,8 @@ bool live_stream_next_event(struct live_stream *stream, struct live_event *ret);
  * loaded it is kept. Errors: "prompt.empty", "prompt.too-long", and what the check given at creation says:
  * "prompt.not-utf8", "prompt.denied", …
  * set_policy: "policy.unsupported", the text names the ones this back end has.
- * set_source: "source.identity" (no kind of source), "request.too-long". "" takes the source away.
+ * set_source: "source.identity" (no kind of source, control characters, not UTF-8), "request.too-long".
+ * "" takes the source away.
  * set_sinks: "sink.identity", "sink.twice", "sink.many", "sink.busy" (too many are still being closed).
  * start: "stream.stopping"; pause, resume: "stream.idle". Asking for what is so already is no error.
  * snapshot: "snapshot.busy" (one is being written), "snapshot.nothing" (no picture yet); its event:

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "engine/utf8.h"
+#include "base/utf8.h"
 
 struct span {
 	const char *text;

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <math.h>
 
-#include "engine/utf8.h"
+#include "base/utf8.h"
 
 static const char error_name[] = "tokenizer.open";
 

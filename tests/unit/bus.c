@@ -427,6 +427,8 @@ static void wrong_calls_are_named(void **state)
 	expect("Unsupported", "SetPolicy", "s", "nvfp4");
 	expect("Unsupported", "SetPolicy", "s", huge);
 	expect("InvalidArgument", "SetSource", "s", "/dev/video0");
+	expect("InvalidArgument", "SetSource", "s", "file:/x\nWATCHDOG=trigger\n");
+	expect("InvalidArgument", "SetSinks", "as", 1, "file:/x\nSTOPPING=1\n.mp4");
 	test_free(huge);
 }
 

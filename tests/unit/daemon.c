@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
+#include "daemon/notify.h"
 #include "media/source.h"
 #include "tests/common/scratch.h"
 
@@ -387,12 +388,32 @@ static void test_no_weights(void **state)
 	process_finish(&p);
 }
 
+/* What the manager is told about is no command to it. */
+static void test_status_is_one_line(void **state)
+{
+	struct process p = { 0 };
+	char text[1024] = "";
+	ssize_t n;
+
+	(void)state;
+	scratch_create(&p.scratch);
+	notify_open(&p);
+	(void)setenv("NOTIFY_SOCKET", scratch_path(&p.scratch, "notify"), 1);
+	notify_status("degraded: /x\nWATCHDOG=trigger\rSTOPPING=1\x1b[2J \xff: cannot open");
+	(void)unsetenv("NOTIFY_SOCKET");
+	n = recv(p.notify, text, sizeof(text) - 1, 0);
+	print_message("%zd bytes: %s\n", n, text);
+	assert_string_equal(text,
+			    "STATUS=degraded: /x?WATCHDOG=trigger?STOPPING=1?[2J ?: cannot open");
+	process_finish(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_life),	   cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_no_weights),
+		cmocka_unit_test(test_no_weights), cmocka_unit_test(test_status_is_one_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -212,6 +212,10 @@ static void test_requests_are_checked(void **state)
 {
 	const char *const good[] = { "loopback:1", "file:/film.mp4" };
 	const char *const bad[] = { "loopback:1", "elsewhere:" };
+	const char *const spoilt[] = {
+		"file:/x\nWATCHDOG=trigger\n", "file:/\x1b[2J.mp4", "file:/\x7f.mp4",
+		"file:/\xc2\x85.mp4",	       "file:/B\xc3",	    "file:/\xef\xbf\xbe.mp4"
+	};
 	static char huge[PIPELINE_PROMPT_BYTES + 1], name[PIPELINE_IDENTITY_BYTES + 8] = "v4l2:";
 	struct sana_error error = { 0 };
 	const char *const *sinks;
@@ -235,6 +239,17 @@ static void test_requests_are_checked(void **state)
 	assert_int_equal(live_stream_set_source(live.stream, name, &error), -E2BIG);
 	assert_int_equal(live_stream_set_sinks(live.stream, bad, 2, &error), -EINVAL);
 	assert_string_equal(error.name, "sink.identity");
+	for (size_t i = 0; i < ARRAY_SIZE(spoilt); i++) {
+		sana_error_clear(&error);
+		assert_int_equal(live_stream_set_source(live.stream, spoilt[i], &error), -EINVAL);
+		assert_string_equal(error.name, "source.identity");
+		assert_int_equal(live_stream_set_sinks(live.stream, &spoilt[i], 1, &error),
+				 -EINVAL);
+		assert_string_equal(error.name, "sink.identity");
+		print_message("%s\n", error.text);
+		assert_non_null(strstr(error.text, "control characters"));
+	}
+	assert_string_equal(live_stream_source(live.stream), "v4l2:fake");
 	assert_int_equal(live_stream_sinks(live.stream, &sinks), 1);
 	assert_string_equal(sinks[0], "loopback:0");
 	assert_int_equal(live_stream_set_sinks(live.stream, good, 2, &error), 0);

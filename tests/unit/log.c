@@ -1,4 +1,7 @@
-/* Log messages reach the sink with level and fields; what is too long is cut between characters. */
+/*
+ * Log messages reach the sink with level and fields, as one line; what is too long is cut between
+ * characters.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -77,6 +80,19 @@ static void test_long_texts(void **state)
 	log_set_sink(NULL, NULL);
 }
 
+/* A name from outside forges no line, and says nothing to a terminal. */
+static void test_one_line(void **state)
+{
+	struct seen seen = { 0 };
+
+	(void)state;
+	log_set_sink(keep, &seen);
+	log_error("The source is %s.", "file:/x\nerror: All is lost.\r\x1b[2J\xff");
+	print_message("%s\n", seen.text);
+	assert_string_equal(seen.text, "The source is file:/x?error: All is lost.??[2J?.");
+	log_set_sink(NULL, NULL);
+}
+
 static void test_names(void **state)
 {
 	(void)state;
@@ -91,6 +107,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_levels_and_fields),
 		cmocka_unit_test(test_long_texts),
+		cmocka_unit_test(test_one_line),
 		cmocka_unit_test(test_names),
 	};
 
