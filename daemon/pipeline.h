@@ -194,7 +194,7 @@ void pipeline_set_settings(struct pipeline *pipeline, const struct pipeline_sett
 /* The newest waiting prompt wins; one that it replaces is answered by PROMPT_REFUSED, "prompt.replaced". */
 uint64_t pipeline_set_prompt(struct pipeline *pipeline, const char *text);
 void pipeline_reset(struct pipeline *pipeline);
-/* Devices came or went: what waits to open one again tries at once. */
+/* Devices came or went: what waits to open one again tries at once. The engine keeps to its pauses. */
 void pipeline_retry(struct pipeline *pipeline);
 /* PNG, the newest source frame beside what becomes of it, written by a thread of its own as soon as that is
  * shown; where it will not be (paused, source lost, overdue), beside what is shown. The descriptor is taken

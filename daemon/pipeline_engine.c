@@ -9,9 +9,12 @@
 
 enum {
 	FAILURES = 2, /* in a row without a frame: the model is opened again */
+	/* Pauses between attempts to open it: 0.1, 0.4, 1.6, 6.4, 25.6, then 30 s. */
+	REBUILD_FIRST_MS = 100,
+	REBUILD_GROWTH = 4,
 	REBUILD_MOST_S = 30,
 	KERNEL_REFUSALS = 2, /* the first may meet what is not closed yet */
-	LOST_REFUSALS = 6,   /* a minute: a GPU may be reset */
+	LOST_REFUSALS = 6,   /* by these pauses a minute: a GPU may be reset */
 	POOL_WAIT_MS = 5,
 };
 
@@ -251,12 +254,12 @@ static int engine_turn(struct pipeline *p, bool *worked, struct sana_error *erro
 
 /* ----------------------------------------------------------------------------------- the thread */
 
-static void engine_wait(struct pipeline *p)
+/* Devices that come do not end it: most are no GPU, and each attempt that is refused counts. */
+static void engine_wait(struct pipeline *p, int64_t now_ns)
 {
-	struct frame *frame =
-		ring_pop_until(&p->capture.ring, clock_now_ns() + BEAT_MS * CLOCK_MS_NS);
+	const int64_t until_ns = MIN_OF(p->engine.backoff.until_ns, now_ns + BEAT_MS * CLOCK_MS_NS);
 
-	(void)frame_unref(frame);
+	(void)frame_unref(ring_pop_until(&p->capture.ring, until_ns));
 	engine_beat(p);
 }
 
@@ -290,6 +293,14 @@ static void refusal_count(struct pipeline *p, const struct sana_error *error)
 		atomic_store(&e->hopeless, true);
 }
 
+void engine_backoff_fail(struct backoff *b, int64_t now_ns)
+{
+	const int64_t wait_ns = MAX_OF(b->wait_ns, REBUILD_FIRST_MS * CLOCK_MS_NS);
+
+	b->until_ns = now_ns + wait_ns;
+	b->wait_ns = MIN_OF(REBUILD_GROWTH * wait_ns, REBUILD_MOST_S * CLOCK_SECOND_NS);
+}
+
 static void engine_failed(struct pipeline *p, const struct sana_error *error)
 {
 	struct engine_worker *e = &p->engine;
@@ -298,10 +309,7 @@ static void engine_failed(struct pipeline *p, const struct sana_error *error)
 	refusal_count(p, error);
 	if (!e->stream || ++e->failures >= FAILURES || !e->warm || is_final(error)) {
 		engine_close(p);
-		backoff_fail(&e->backoff, p, 0);
-		/* A model is dearer to open than a camera. */
-		e->backoff.wait_ns =
-			MIN_OF(2 * e->backoff.wait_ns, REBUILD_MOST_S * CLOCK_SECOND_NS);
+		engine_backoff_fail(&e->backoff, clock_now_ns());
 	}
 }
 
@@ -342,10 +350,11 @@ void *engine_main(void *argument)
 	while (!atomic_load(&p->stopping)) {
 		struct sana_error error = { 0 };
 		const uint64_t edited = atomic_load(&e->edited);
+		const int64_t now_ns = clock_now_ns();
 		int r;
 
-		if (!e->stream && backoff_waits(&e->backoff, p)) {
-			engine_wait(p);
+		if (!e->stream && now_ns < e->backoff.until_ns) {
+			engine_wait(p, now_ns);
 			continue;
 		}
 		r = engine_prepare(p, &error);

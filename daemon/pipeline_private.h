@@ -244,9 +244,12 @@ void pipeline_poke(struct pipeline *pipeline);
 struct wanted pipeline_wanted(struct pipeline *pipeline);
 bool pipeline_works(const struct wanted *wanted); /* capture and engine have something to do */
 
-/* Doubles the wait, up to the settings' most; `alive_ns` is how long the last attempt lasted. */
+/* Of a device. Doubles the wait, up to the settings' most; `alive_ns` is how long the last attempt lasted. */
 void backoff_fail(struct backoff *backoff, struct pipeline *pipeline, int64_t alive_ns);
 bool backoff_waits(struct backoff *backoff, struct pipeline *pipeline); /* false: try now */
+
+/* Of the engine: a model is dearer to open than a camera, and its pauses are its own. */
+void engine_backoff_fail(struct backoff *backoff, int64_t now_ns);
 
 /* The newest source frame, referenced; NULL when there is none. */
 struct frame *capture_latest(struct pipeline *pipeline);

@@ -74,7 +74,10 @@ static int model_open(const struct sana_model_options *options, struct sana_mode
 	if (options->progress)
 		options->progress(options->progress_context, "weights", 0.5);
 	if (fails(&fake_engine.model_failures))
-		return sana_error_set(error, -EIO, "model.weights", "The weights are not there.");
+		return sana_error_set(error, -EIO,
+				      fake_engine.model_fault ? fake_engine.model_fault :
+								"model.weights",
+				      "It cannot be opened.");
 	model = calloc(1, sizeof(*model));
 	if (!model)
 		return -ENOMEM;

@@ -14,6 +14,7 @@ struct fake_engine {
 	int first_frames, chunk_frames;
 	atomic_int_fast64_t frame_ns; /* of work per frame, asleep */
 	atomic_int model_failures;    /* so many openings fail before one succeeds */
+	const char *model_fault;      /* with this name; NULL: "model.weights" */
 	atomic_int step_failures;     /* so many steps with work fail */
 	const char *step_fault;	      /* with this name; NULL: "backend.failed" */
 	bool overlaps; /* chunks are begun by one step and waited for by later ones */

@@ -308,6 +308,58 @@ static void test_engine_failures(void **state)
 	rig_finish(&rig);
 }
 
+/* Six refusals of a lost GPU are a minute, whatever the devices' back-off is. */
+static void test_engine_pauses(void **state)
+{
+	static const int64_t ms[] = { 100, 400, 1600, 6400, 25600, 30000, 30000 };
+	int64_t now_ns = 1000 * CLOCK_SECOND_NS;
+	struct backoff backoff = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ms); i++) {
+		engine_backoff_fail(&backoff, now_ns);
+		print_message("pause %zu: %.1f s\n", i + 1,
+			      (double)(backoff.until_ns - now_ns) / 1e9);
+		assert_int_equal(backoff.until_ns - now_ns, ms[i] * CLOCK_MS_NS);
+		now_ns = backoff.until_ns;
+	}
+}
+
+/* A camera that is plugged in while the GPU is away brings no GPU: no attempt is made because of it. */
+static void test_devices_while_gpu_is_lost(void **state)
+{
+	int64_t lost_ns, passed_ns;
+	uint64_t refused;
+	int event;
+
+	(void)state;
+	short_chunks();
+	rig_start(&rig, "v4l2:fake", "loopback:0", NULL);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, 0, 5);
+	fake_engine.model_fault = "backend.no-device";
+	fake_engine.step_fault = "backend.lost";
+	atomic_store(&fake_engine.model_failures, 1000);
+	lost_ns = clock_now_ns();
+	atomic_store(&fake_engine.step_failures, 1);
+	(void)rig_wait_event(&rig, 0, PIPELINE_EVENT_FAULT, "backend.no-device", 3);
+	for (int i = 0; i < 30; i++) {
+		pipeline_retry(rig.pipeline);
+		rig_run(&rig, 0.04);
+	}
+	refused = rig_fault(&rig, "backend.no-device");
+	passed_ns = clock_now_ns() - lost_ns;
+	print_message("30 device events, %llu refusals in %.1f s\n", (unsigned long long)refused,
+		      (double)passed_ns / 1e9);
+	/* By the pauses alone: 0.1, 0.4, 1.6 and 6.4 s. */
+	assert_in_range(refused, 1, passed_ns < 2 * CLOCK_SECOND_NS ? 2 : 4);
+	assert_false(pipeline_needs_new_process(rig.pipeline));
+	event = rig.events;
+	atomic_store(&fake_engine.model_failures, 0);
+	(void)rig_wait_event(&rig, event, PIPELINE_EVENT_MODEL, NULL, 9);
+	(void)rig_wait_pixel(&rig, 0, rig_edited, clock_now_ns(), 5);
+	rig_finish(&rig);
+}
+
 /* Progress moves, half a second each time. */
 static void check_progress(int times)
 {
@@ -585,6 +637,8 @@ int main(void)
 		cmocka_unit_test_setup(test_retry, setup),
 		cmocka_unit_test_setup(test_damaged, setup),
 		cmocka_unit_test_setup(test_engine_failures, setup),
+		cmocka_unit_test(test_engine_pauses),
+		cmocka_unit_test_setup(test_devices_while_gpu_is_lost, setup),
 		cmocka_unit_test_setup(test_hang, setup),
 		cmocka_unit_test_setup(test_unwatched, setup),
 		cmocka_unit_test_setup(test_sinks, setup),
