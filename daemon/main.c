@@ -393,13 +393,17 @@ static void config_default(struct options *options)
 		options->config = path;
 }
 
-/* What starting again cannot mend. A full disk or a directory that is not mounted yet is none of it. */
+/*
+ * What starting again cannot mend: words that somebody has to change. A full disk, or a model that cannot be
+ * read, as on a directory that is not mounted yet, is none of it.
+ */
 static int start_status(const struct sana_error *error)
 {
-	static const char *const names[] = { "prompt.",	    "source.identity", "sink.identity",
-					     "sink.twice",  "sink.many",       "stream.options",
-					     "model.config" };
+	static const char *const names[] = { "prompt.",	   "source.identity", "sink.identity",
+					     "sink.twice", "sink.many",	      "stream.options" };
 
+	if (strcmp(error->name, "model.config") == 0)
+		return error->code == -EINVAL ? EXIT_CONFIG : EXIT_FAILURE;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strncmp(error->name, names[i], strlen(names[i])) == 0)
 			return EXIT_CONFIG;

@@ -356,6 +356,42 @@ static void test_wrong(void **state)
 	}
 }
 
+/* Starts a process with an edited copy of the demo model (`edit`: shell, in its directory); its exit status. */
+static int status_of_model(const char *edit)
+{
+	struct process p = { 0 };
+	char text[8192], here[4096];
+	int status = 0;
+
+	assert_non_null(getcwd(here, sizeof(here)));
+	scratch_create(&p.scratch);
+	(void)snprintf(text, sizeof(text),
+		       "mkdir %s/model && cd %s/model && cp -r %s/models/demo/. . && %s",
+		       p.scratch.path, p.scratch.path, here, edit);
+	assert_int_equal(system(text), 0);
+	(void)snprintf(text, sizeof(text), "model = { directory = \"%s/model\"; };\n",
+		       p.scratch.path);
+	process_start_with(&p, text, NULL, NULL);
+	assert_int_equal(waitpid(p.pid, &status, 0), p.pid);
+	print_message("%s:\n", edit);
+	log_print(&p);
+	process_finish(&p);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* A model that is not there yet may be there at the next start; one that is wrong stays wrong. */
+static void test_model(void **state)
+{
+	(void)state;
+	/* A mount point before the mount. */
+	assert_int_equal(status_of_model("rm -r ./*"), 1);
+	assert_int_equal(status_of_model("rm -r vae"), 1);
+	assert_int_equal(status_of_model("cd .. && rm -r model"), 1);
+	assert_int_equal(status_of_model("echo '{ \"width\": 64 }' > stream.json"), 78);
+	assert_int_equal(status_of_model("echo '{ \"width\": ' > stream.json"), 78);
+}
+
 /* Weights that are not there: nobody is asked to wait for ever, and the status says why. */
 static void test_no_weights(void **state)
 {
@@ -411,9 +447,13 @@ static void test_status_is_one_line(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_life),	   cmocka_unit_test(test_hang),
-		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_no_weights), cmocka_unit_test(test_status_is_one_line),
+		cmocka_unit_test(test_life),
+		cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_no_weights),
+		cmocka_unit_test(test_status_is_one_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
