@@ -1,15 +1,20 @@
 /* Errors: code, name and one sentence. */
 #include "base/error.h"
 
+#include "base/utf8.h"
+
 #include <stdarg.h>
 #include <string.h>
 
-static void text_end_if_cut(char *text, size_t bytes, int wanted)
+/* What was put together may hold anything a file or a device is called, and may have been cut. */
+static void text_finish(char *text, int bytes, int wanted)
 {
-	static const char ellipsis[] = "\xe2\x80\xa6";
+	static const char ellipsis[] = "…";
 
-	if (wanted >= 0 && (size_t)wanted >= bytes)
-		memcpy(text + bytes - sizeof(ellipsis), ellipsis, sizeof(ellipsis));
+	if (wanted >= bytes)
+		memcpy(text + utf8_cut(text, bytes - (int)sizeof(ellipsis)), ellipsis,
+		       sizeof(ellipsis));
+	utf8_make_line(text);
 }
 
 int sana_error_set(struct sana_error *error, int code, const char *name, const char *format, ...)
@@ -24,7 +29,7 @@ int sana_error_set(struct sana_error *error, int code, const char *name, const c
 	va_start(arguments, format);
 	n = vsnprintf(error->text, sizeof(error->text), format, arguments);
 	va_end(arguments);
-	text_end_if_cut(error->text, sizeof(error->text), n);
+	text_finish(error->text, sizeof(error->text), n);
 	return code;
 }
 
@@ -41,7 +46,7 @@ int sana_error_prefix(struct sana_error *error, const char *format, ...)
 	va_end(arguments);
 	memcpy(old, error->text, sizeof(old));
 	n = snprintf(error->text, sizeof(error->text), "%s: %s", prefix, old);
-	text_end_if_cut(error->text, sizeof(error->text), n);
+	text_finish(error->text, sizeof(error->text), n);
 	return error->code;
 }
 

@@ -13,10 +13,13 @@ enum { SANA_ERROR_TEXT_BYTES = 512 };
 struct sana_error {
 	int code;			  /* negative errno; 0 while nothing failed */
 	char name[48];			  /* stable name, "model.config", "prompt.too-long", … */
-	char text[SANA_ERROR_TEXT_BYTES]; /* one sentence, no newline; says what to do where it can */
+	char text[SANA_ERROR_TEXT_BYTES]; /* one sentence; says what to do where it can */
 };
 
-/* Fills the error (a text that does not fit ends in "…") and returns `code`, which is negative. */
+/*
+ * Fills the error and returns `code`, which is negative. A text that does not fit ends in "…"; whatever it
+ * was put together from, it is one line of valid UTF-8 (utf8_make_line).
+ */
 int sana_error_set(struct sana_error *error, int code, const char *name, const char *format, ...)
 	_printf_(4, 5);
 

@@ -1,6 +1,7 @@
 /* Reading and checking the files against the table of keys. */
 #include "conf/settings.h"
 
+#include "base/utf8.h"
 #include "base/util.h"
 
 #include <dirent.h>
@@ -9,7 +10,14 @@
 #include <stdarg.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, DROP_INS = 64, TEXT_BYTES = 1024, SUGGEST_DISTANCE = 3, KEY_BYTES = 128 };
+enum {
+	PATH_BYTES = 4096,
+	DROP_INS = 64,
+	TEXT_BYTES = 1024,
+	SUGGEST_DISTANCE = 3,
+	KEY_BYTES = 128,
+	QUOTED_BYTES = 60
+};
 
 /* Every string of the settings, in one list. */
 struct owned {
@@ -47,7 +55,7 @@ static void _printf_(4, 5)
 		return;
 	if (asprintf(&report->text[report->kept], "%s:%d:%s%s%s", r->file, line, key ? key : "",
 		     key ? ": " : " ", what) >= 0)
-		report->kept++;
+		utf8_make_line(report->text[report->kept++]);
 }
 
 /* -------------------------------------------------------------------------------------- strings */
@@ -134,7 +142,7 @@ static void refuse(struct reading *r, const config_setting_t *setting,
 		got);
 }
 
-/* What a setting holds, for a message: printable and short. */
+/* What a setting holds, for a message: short. */
 static void describe(const config_setting_t *setting, char *ret, size_t bytes)
 {
 	switch (config_setting_type(setting)) {
@@ -148,10 +156,8 @@ static void describe(const config_setting_t *setting, char *ret, size_t bytes)
 	case CONFIG_TYPE_STRING: {
 		const char *text = config_setting_get_string(setting);
 
-		(void)snprintf(ret, bytes, "\"%.60s%s\"", text, strlen(text) > 60 ? "…" : "");
-		for (char *c = ret; *c; c++)
-			if ((unsigned char)*c < ' ' || *c == 0x7f)
-				*c = '?';
+		(void)snprintf(ret, bytes, "\"%.*s%s\"", utf8_cut(text, QUOTED_BYTES), text,
+			       strlen(text) > QUOTED_BYTES ? "…" : "");
 		return;
 	}
 	case CONFIG_TYPE_BOOL:
@@ -173,9 +179,25 @@ static bool is_number(const config_setting_t *setting)
 	       config_setting_type(setting) == CONFIG_TYPE_INT64;
 }
 
-static bool text_valid(const struct settings_key *key, const char *text)
+/* The text of a setting, or NULL and a mistake. All of them may be shown, names also in one line. */
+static const char *text_get(struct reading *r, const config_setting_t *setting,
+			    const struct settings_key *key)
 {
-	return strlen(text) <= (size_t)key->high && (!key->check || key->check(text));
+	const char *text = config_setting_type(setting) == CONFIG_TYPE_STRING ?
+				   config_setting_get_string(setting) :
+				   NULL;
+	char got[160];
+
+	describe(setting, got, sizeof(got));
+	if (!text || strlen(text) > (size_t)key->high || (key->check && !key->check(text)))
+		refuse(r, setting, key, got);
+	else if (!(key->check ? utf8_is_line(text) : utf8_is_text(text)))
+		mistake(r, config_setting_source_line(setting), key->path,
+			"expected UTF-8%s, not %s", key->check ? " without control characters" : "",
+			got);
+	else
+		return text;
+	return NULL;
 }
 
 static const char *name_find(const struct settings_key *key, const char *text)
@@ -205,15 +227,10 @@ static void list_take(struct reading *r, const config_setting_t *setting,
 	}
 	for (int i = 0; i < count; i++) {
 		const config_setting_t *item = config_setting_get_elem(setting, (unsigned int)i);
-		const char *text = config_setting_type(item) == CONFIG_TYPE_STRING ?
-					   config_setting_get_string(item) :
-					   NULL;
+		const char *text = text_get(r, item, key);
 
-		if (!text || !text_valid(key, text)) {
-			describe(item, got, sizeof(got));
-			refuse(r, item, key, got);
+		if (!text)
 			return;
-		}
 		list.item[list.count++] = keep(r->settings, text);
 	}
 	*(struct settings_list *)field(r->settings, key) = list;
@@ -251,10 +268,9 @@ static void value_take(struct reading *r, const config_setting_t *setting,
 			refuse(r, setting, key, got);
 		return;
 	case SETTINGS_TEXT:
-		if (text && text_valid(key, text))
+		text = text_get(r, setting, key);
+		if (text)
 			*(const char **)field(r->settings, key) = keep(r->settings, text);
-		else
-			refuse(r, setting, key, got);
 		return;
 	case SETTINGS_TEXTS:
 		list_take(r, setting, key);

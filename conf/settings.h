@@ -77,7 +77,7 @@ struct settings_key {
 	int64_t low, high, fallback;	  /* numbers and bools; texts: most bytes in `high` */
 	const char *fallback_text;	  /* texts, names; lists: the only item or NULL */
 	const char *const *names;	  /* NULL-terminated */
-	bool (*check)(const char *value); /* texts */
+	bool (*check)(const char *value); /* texts; with one, control characters are no part of it */
 	const char *expected;		  /* of `check`, for the message */
 	bool live;
 };
@@ -93,7 +93,7 @@ enum { SETTINGS_MISTAKES = 100 }; /* more are counted, not kept */
 struct settings_report {
 	int mistakes; /* all of them */
 	int kept;
-	char *text[SETTINGS_MISTAKES]; /* "FILE:LINE:KEY: what is wrong" */
+	char *text[SETTINGS_MISTAKES]; /* "FILE:LINE:KEY: what is wrong": one line of UTF-8 */
 };
 
 void settings_report_finish(struct settings_report *report);

@@ -54,7 +54,10 @@ struct device {
 
 bool device_matches(const struct device *device, const struct device_identity *identity);
 
-/* Fills in `identity` and `description` from the rest, with what is unique in the list. */
+/*
+ * Fills in `identity` and `description` from the rest, with what is unique in the list. Names that are not
+ * one line of UTF-8 are made so first (utf8_make_line): by these, a device is matched and shown.
+ */
 void device_list_name(struct device *devices, int count);
 
 enum { DEVICE_LIST_MAX = 64 };

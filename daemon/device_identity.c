@@ -1,9 +1,12 @@
 /* Names of devices that stay: parsing, matching, giving. */
 #include "daemon/device.h"
 
+#include "base/utf8.h"
 #include "base/util.h"
 
 #include <errno.h>
+
+enum { QUOTED_BYTES = 100, CARD_BYTES = 120 };
 
 static const struct prefix {
 	const char *text;
@@ -19,20 +22,17 @@ static bool name_is_sane(const char *name, bool slash)
 {
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return false;
-	for (const char *p = name; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f || (*p == '/' && !slash))
-			return false;
-	return true;
+	return utf8_is_line(name) && (slash || !strchr(name, '/'));
 }
 
 static int identity_fail(const char *text, struct sana_error *error)
 {
 	return sana_error_set(error, -EINVAL, "device.identity",
-			      "\"%.100s\" names no device; a camera is \"v4l2:by-id/NAME\", "
+			      "\"%.*s\" names no device; a camera is \"v4l2:by-id/NAME\", "
 			      "\"v4l2:by-path/NAME\" or \"v4l2:card=NAME\", a virtual camera "
 			      "\"loopback:label=NAME\" or \"loopback:\", a display "
 			      "\"kms:CONNECTOR\" or \"kms:\".",
-			      name_is_sane(text, true) ? text : "?");
+			      utf8_cut(text, QUOTED_BYTES), text);
 }
 
 int device_identity_parse(const char *text, struct device_identity *ret, struct sana_error *error)
@@ -98,6 +98,15 @@ static bool is_unique(const struct device *devices, int count, const struct devi
 	return matches == 1;
 }
 
+/* A driver says what it likes: its 32 bytes may end in half a character. */
+static void names_clean(struct device *d)
+{
+	char *const names[] = { d->by_id, d->by_path, d->card, d->connector };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		utf8_make_line(names[i]);
+}
+
 static void device_name(struct device *d, const struct device *all, int count)
 {
 	struct device_identity id = { .kind = DEVICE_DISPLAY };
@@ -121,12 +130,15 @@ static void device_name(struct device *d, const struct device *all, int count)
 			       d->connector, d->card[0] ? d->card : d->node,
 			       d->present ? "connected" : "nothing plugged in");
 	else
-		(void)snprintf(d->description, sizeof(d->description), "%.120s (%.60s)", d->card,
-			       d->node);
+		(void)snprintf(d->description, sizeof(d->description), "%.*s (%.60s)",
+			       utf8_cut(d->card, CARD_BYTES), d->card, d->node);
+	utf8_make_line(d->description);
 }
 
 void device_list_name(struct device *devices, int count)
 {
+	for (int i = 0; i < count; i++)
+		names_clean(&devices[i]);
 	for (int i = 0; i < count; i++)
 		device_name(&devices[i], devices, count);
 }

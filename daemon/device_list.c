@@ -1,10 +1,13 @@
 /* Which cameras, virtual cameras and displays udev knows. */
 #include "daemon/device.h"
 
+#include "base/utf8.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <libudev.h>
+
+enum { QUOTED_BYTES = 100 };
 
 static void udev_unrefp(struct udev **udev)
 {
@@ -137,6 +140,7 @@ int device_list_media(enum device_class class, struct media_device *ret, int cap
 	for (int i = 0; i < count; i++) {
 		ret[i] = (struct media_device){ .present = all[i].present };
 		copy(ret[i].identity, sizeof(ret[i].identity), all[i].identity);
+		utf8_make_line(ret[i].identity); /* it is shorter here */
 		copy(ret[i].description, sizeof(ret[i].description), all[i].description);
 	}
 	return count;
@@ -178,12 +182,14 @@ static int none(const struct device_identity *identity, const struct device *all
 	for (int i = 0; i < count && used < sizeof(there); i++)
 		used += (size_t)snprintf(there + used, sizeof(there) - used, "%s%s",
 					 used ? ", " : "", all[i].identity);
+	utf8_make_line(there);
 	if (class == DEVICE_DISPLAYS && !identity->name[0])
 		return sana_error_set(error, -ENODEV, name,
 				      "No connector has a display plugged in (there are: %s).",
 				      there);
-	return sana_error_set(error, -ENODEV, name, "No %s is called \"%.100s\" (there are: %s).",
-			      what[class], identity->name, there);
+	return sana_error_set(error, -ENODEV, name, "No %s is called \"%.*s\" (there are: %s).",
+			      what[class], utf8_cut(identity->name, QUOTED_BYTES), identity->name,
+			      there);
 }
 
 static struct device *match(struct device *all, int count, const struct device_identity *identity)

@@ -23,6 +23,9 @@ static int prompt_check(struct live_stream *s, const char *text, struct sana_err
 	if (text[strspn(text, " \t\r\n")] == '\0')
 		return sana_error_set(error, -EINVAL, "prompt.empty",
 				      "The prompt is empty: say what is to change.");
+	if (!utf8_is_text(text))
+		return sana_error_set(error, -EINVAL, "prompt.not-utf8",
+				      "The prompt is not UTF-8, or holds noncharacters.");
 	return s->options.check_prompt ? s->options.check_prompt(s->options.context, text, error) :
 					 0;
 }

@@ -60,7 +60,7 @@ bool live_stream_next_event(struct live_stream *stream, struct live_event *ret);
 /*
  * Requests. Each is answered at once; what follows from it comes as events.
  *
- * set_prompt checks the text (guard: size, UTF-8, deny list) and answers with a ticket; the text
+ * set_prompt checks the text (size, UTF-8; guard: deny list) and answers with a ticket; the text
  * encoder runs on a thread of its own and the prompt takes effect at a chunk boundary. A prompt that
  * waits is replaced by a newer one ("prompt.replaced" for the older one's ticket); while the model is
  * loaded it is kept. Errors: "prompt.empty", "prompt.too-long", and what the check given at creation says:

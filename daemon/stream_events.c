@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/util.h"
 
 #include <sys/eventfd.h>
@@ -199,6 +200,7 @@ static void on_model(struct live_stream *s, const struct pipeline_event *from)
 	s->model_open = true;
 	s->loading[0] = '\0';
 	(void)snprintf(s->model, sizeof(s->model), "%.255s", from->text);
+	utf8_make_line(s->model);
 	(void)snprintf(s->backend, sizeof(s->backend), "%.31s", from->name);
 	log_info("The model %s runs on the back end %s, policy %s.", s->model, s->backend,
 		 stream_policy_of(s->backend));

@@ -1,6 +1,7 @@
 /* Errors as they go over the bus. */
 #include "dbus/error.h"
 
+#include "base/utf8.h"
 #include "base/util.h"
 #include "dbus/names.h"
 
@@ -42,15 +43,16 @@ const char *bus_error_of(const char *name)
 
 int bus_error_say(sd_bus_error *to, const char *what, const char *format, ...)
 {
-	char name[128];
+	char name[128], text[SANA_ERROR_TEXT_BYTES];
 	va_list list;
-	int r;
 
 	(void)snprintf(name, sizeof(name), BUS_ERROR "%s", what);
 	va_start(list, format);
-	r = sd_bus_error_setfv(to, name, format, list);
+	(void)vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	return r;
+	/* An answer with a text that is no UTF-8 would never be sent. */
+	utf8_make_line(text);
+	return sd_bus_error_set(to, name, text);
 }
 
 int bus_error_take(sd_bus_error *to, const struct sana_error *error)

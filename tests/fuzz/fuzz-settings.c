@@ -1,7 +1,8 @@
 /*
  * The configuration of the daemon: any bytes as a file. It is either taken, and then every value is inside
- * its range, or every mistake has a text.
+ * its range and every text fit to be shown, or every mistake has a text that is.
  */
+#include "base/utf8.h"
 #include "base/util.h"
 #include "conf/settings.h"
 
@@ -33,7 +34,8 @@ static void values_check(const struct settings *settings)
 			check(*(const int64_t *)at >= key->low &&
 			      *(const int64_t *)at <= key->high);
 		else if (key->type == SETTINGS_TEXT)
-			check(strlen(*(const char *const *)at) <= (size_t)key->high);
+			check(strlen(*(const char *const *)at) <= (size_t)key->high &&
+			      utf8_is_text(*(const char *const *)at));
 	}
 }
 
@@ -59,7 +61,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (r == 0)
 		values_check(settings);
 	else
-		check(error.text[0] && report.kept > 0 && report.kept <= report.mistakes);
+		check(error.text[0] && utf8_is_line(error.text) && report.kept > 0 &&
+		      report.kept <= report.mistakes);
+	for (int i = 0; i < report.kept; i++)
+		check(utf8_is_line(report.text[i]));
 	settings_report_finish(&report);
 	(void)settings_free(settings);
 	(void)close(fd);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "base/util.h"
 #include "dbus/names.h"
 #include "tests/common/small_model.h"
@@ -432,6 +433,74 @@ static void wrong_calls_are_named(void **state)
 	test_free(huge);
 }
 
+/* A wrong value of the configuration, quoted up to every byte of a character. */
+static void reload_wrong(const char *characters, int pad)
+{
+	char text[512];
+
+	(void)snprintf(text, sizeof(text), "log = { level = \"%.*s%s\"; };\n", pad, "xxxx",
+		       characters);
+	scratch_write_text(&rig.scratch, "conf.d/wrong.conf", text);
+	expect("InvalidArgument", "Reload", "");
+	scratch_delete(&rig.scratch, "conf.d/wrong.conf");
+}
+
+/* An answer that were no UTF-8 would never be sent, and the caller wait for it. */
+static void cut_texts_are_answered(void **state)
+{
+	static const char *const characters[] = { "ä", "€", "𝄞" };
+
+	(void)state;
+	for (size_t c = 0; c < ARRAY_SIZE(characters); c++)
+		for (int pad = 0; pad < 4; pad++) {
+			char text[200] = "xxxx";
+
+			text[pad] = '\0';
+			while (strlen(text) + 5 < sizeof(text))
+				(void)strcat(text, characters[c]);
+			expect("InvalidArgument", "SetSource", "s", text);
+			expect("InvalidArgument", "SetSinks", "as", 1, text);
+			expect("Unsupported", "SetPolicy", "s", text);
+			reload_wrong(text, pad);
+		}
+	reload_wrong("\xff\xc3", 1);
+	expect("", "Reload", "");
+	assert_string_equal(property("State"), "running");
+}
+
+/* sd-bus takes what utf8_is_text calls a text, and all that utf8_make_line makes. */
+static void the_bus_takes_texts(void **state)
+{
+	enum { BYTES = 5, TEXTS = 200000 };
+	/* What begins, continues and ends characters, and what never does. */
+	static const unsigned char bytes[] = { 'a',  '\n', 0x7f, 0x80, 0x85, 0x90, 0x9f, 0xa0,
+					       0xb7, 0xbe, 0xbf, 0xc0, 0xc2, 0xdf, 0xe0, 0xed,
+					       0xef, 0xf0, 0xf3, 0xf4, 0xf5, 0xff };
+	sd_bus_message *message = NULL;
+	uint64_t random = 1;
+	int texts = 0;
+
+	(void)state;
+	assert_true(sd_bus_message_new_signal(rig.connection, &message, "/a", "a.b", "C") >= 0);
+	for (int i = 0; i < TEXTS; i++) {
+		char text[BYTES + 1] = "";
+
+		random = random * 6364136223846793005u + 1442695040888963407u;
+		for (int k = 0; k < 1 + i % BYTES; k++)
+			text[k] = (char)bytes[(random >> (20 + 8 * k)) % sizeof(bytes)];
+		if (utf8_is_text(text)) {
+			assert_true(sd_bus_message_append_basic(message, 's', text) >= 0);
+			texts++;
+		}
+		utf8_make_line(text);
+		assert_true(utf8_is_line(text));
+		assert_true(sd_bus_message_append_basic(message, 's', text) >= 0);
+	}
+	printf("  %d of %d were texts\n", texts, TEXTS);
+	assert_true(texts > TEXTS / 100);
+	(void)sd_bus_message_unref(message);
+}
+
 static void types_are_checked(void **state)
 {
 	(void)state;
@@ -744,6 +813,8 @@ int main(void)
 		cmocka_unit_test(properties_tell),
 		cmocka_unit_test(a_prompt_comes_into_force),
 		cmocka_unit_test(wrong_calls_are_named),
+		cmocka_unit_test(cut_texts_are_answered),
+		cmocka_unit_test(the_bus_takes_texts),
 		cmocka_unit_test(types_are_checked),
 		cmocka_unit_test(it_pauses_and_stops),
 		cmocka_unit_test(lists_are_there),

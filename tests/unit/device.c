@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "base/util.h"
 #include "daemon/device.h"
 #include "daemon/hotplug.h"
@@ -46,6 +47,7 @@ static void identities_are_parsed(void **state)
 		{ "v4l2:by-path/a/b", DEVICE_KIND_INVALID, "", "" },
 		{ "v4l2:card=", DEVICE_KIND_INVALID, "", "" },
 		{ "v4l2:card=a\nb", DEVICE_KIND_INVALID, "", "" },
+		{ "v4l2:card=B\xc3", DEVICE_KIND_INVALID, "", "" },
 		{ "/dev/video0", DEVICE_KIND_INVALID, "", "" },
 		{ "loopback:20", DEVICE_KIND_INVALID, "", "" },
 		{ "loopback:label=", DEVICE_KIND_INVALID, "", "" },
@@ -137,6 +139,63 @@ static void lists_give_names_that_match(void **state)
 	assert_int_equal(device_identity_parse("loopback:", &id, NULL), 0);
 	assert_true(device_matches(&all[3], &id));
 	assert_false(device_matches(&all[2], &id));
+}
+
+/* Names as drivers give them, cut to 31 bytes wherever that is: what is shown may go over the bus. */
+static void raw_names_are_made_texts(void **state)
+{
+	static const char *const raw[] = {
+		"Kamera im Büro über der Tür: Weitwinkel",
+		"会議室のカメラと大きな画面",
+		"Cam\nera\x1b[2J",
+		"B\xfcro",
+		"\xff\xfe\xff",
+		"𝄞𝄞𝄞𝄞𝄞𝄞𝄞𝄞𝄞",
+	};
+	int halves = 0;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(raw); i++)
+		for (size_t length = 1; length <= MIN_OF(strlen(raw[i]), (size_t)31); length++) {
+			struct device all[] = { camera("", "", "Plain"), camera("", "", ""),
+						camera("", "", "") };
+			struct device_identity id;
+
+			all[2].is_loopback = true;
+			for (int d = 1; d < 3; d++)
+				memcpy(all[d].card, raw[i], length);
+			halves += !utf8_is_line(all[1].card);
+			device_list_name(all, ARRAY_SIZE(all));
+			for (int d = 1; d < 3; d++) {
+				assert_true(utf8_is_line(all[d].identity));
+				assert_true(utf8_is_line(all[d].description));
+				if (!all[d].card[0])
+					continue;
+				assert_int_equal(device_identity_parse(all[d].identity, &id, NULL),
+						 0);
+				assert_true(device_matches(&all[d], &id));
+			}
+		}
+	print_message("%d names that were none\n", halves);
+	assert_true(halves > 20);
+}
+
+/* A long name is cut for its description. */
+static void descriptions_are_cut_between_characters(void **state)
+{
+	(void)state;
+	for (size_t pad = 0; pad < 4; pad++) {
+		struct device d = camera("id", "", "");
+
+		memset(d.card, 'x', pad);
+		for (size_t n = pad; n + 4 < sizeof(d.card); n += 4)
+			memcpy(d.card + n, "𝄞", 4);
+		(void)snprintf(d.node, sizeof(d.node), "/dev/video0");
+		device_list_name(&d, 1);
+		print_message("%s\n", d.description);
+		assert_true(utf8_is_line(d.description));
+		assert_null(strchr(d.description, '?'));
+	}
 }
 
 /* On a machine without devices, and with: lists never fail, and say what is there when asked. */
@@ -440,6 +499,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(identities_are_parsed),
 		cmocka_unit_test(lists_give_names_that_match),
+		cmocka_unit_test(raw_names_are_made_texts),
+		cmocka_unit_test(descriptions_are_cut_between_characters),
 		cmocka_unit_test(lists_of_this_machine),
 		cmocka_unit_test(hotplug_events),
 		cmocka_unit_test(modes_are_parsed),

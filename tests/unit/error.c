@@ -1,4 +1,4 @@
-/* Errors: code, name, one sentence, cut with an ellipsis. */
+/* Errors: code, name, one sentence in one line of UTF-8, cut with an ellipsis between characters. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 static void set_fills_everything(void **state)
 {
@@ -50,6 +51,49 @@ static void long_texts_end_in_an_ellipsis(void **state)
 	assert_string_equal(error.text + strlen(error.text) - 3, "…");
 }
 
+/* Wherever the cut comes, in characters of two, three and four bytes. */
+static void cuts_leave_whole_characters(void **state)
+{
+	static const char *const characters[] = { "ä", "€", "𝄞" };
+	char text[2 * SANA_ERROR_TEXT_BYTES];
+	struct sana_error error;
+	int cases = 0;
+
+	(void)state;
+	for (size_t c = 0; c < ARRAY_SIZE(characters); c++)
+		for (size_t pad = 0; pad < 4; pad++) {
+			const size_t bytes = strlen(characters[c]);
+			size_t length = pad;
+
+			memset(text, 'x', pad);
+			for (; length + bytes < sizeof(text); length += bytes)
+				memcpy(text + length, characters[c], bytes);
+			text[length] = '\0';
+			(void)sana_error_set(&error, -EINVAL, "a.b", "%s", text);
+			assert_true(utf8_is_line(error.text));
+			assert_null(strchr(error.text, '?'));
+			assert_string_equal(error.text + strlen(error.text) - 3, "…");
+			assert_true(strlen(error.text) + bytes >= SANA_ERROR_TEXT_BYTES);
+			(void)sana_error_prefix(&error, "%.*s", (int)(20 + pad), text);
+			assert_true(utf8_is_line(error.text));
+			cases++;
+		}
+	print_message("%d texts\n", cases);
+}
+
+/* What is quoted comes from files, devices and callers. */
+static void texts_are_one_line(void **state)
+{
+	struct sana_error error;
+
+	(void)state;
+	(void)sana_error_set(&error, -EINVAL, "a.b", "\"%s\" is wrong.", "a\nb\x1b[2J\xff\xc3");
+	print_message("%s\n", error.text);
+	assert_string_equal(error.text, "\"a?b?[2J??\" is wrong.");
+	(void)sana_error_prefix(&error, "c\td%s", "\xe4");
+	assert_string_equal(error.text, "c?d?: \"a?b?[2J??\" is wrong.");
+}
+
 static void prefix_keeps_code_and_name(void **state)
 {
 	struct sana_error error;
@@ -70,6 +114,8 @@ int main(void)
 		cmocka_unit_test(set_fills_everything),
 		cmocka_unit_test(none_is_accepted),
 		cmocka_unit_test(long_texts_end_in_an_ellipsis),
+		cmocka_unit_test(cuts_leave_whole_characters),
+		cmocka_unit_test(texts_are_one_line),
 		cmocka_unit_test(prefix_keeps_code_and_name),
 	};
 

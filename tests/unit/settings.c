@@ -1,5 +1,6 @@
 /* The configuration: the shipped file, its mistakes, drop-ins, comparison. */
 #include "base/util.h"
+#include "base/utf8.h"
 #include "conf/settings.h"
 #include "tests/common/scratch.h"
 
@@ -130,6 +131,39 @@ static void twenty_mistakes(void **state)
 	scratch_remove(&scratch);
 }
 
+/* A value is quoted up to a whole character, wherever that comes, and always as UTF-8. */
+static void quoted_values_are_utf8(void **state)
+{
+	static const char *const characters[] = { "ä", "€", "𝄞", "\xff", "\x01" };
+	char text[512], path[256];
+	struct scratch scratch;
+
+	(void)state;
+	scratch_create(&scratch);
+	(void)snprintf(path, sizeof(path), "%s", scratch_path(&scratch, "bad.conf"));
+	for (size_t c = 0; c < ARRAY_SIZE(characters); c++)
+		for (int pad = 0; pad < 4; pad++) {
+			struct settings_report report = { 0 };
+			struct settings *settings = NULL;
+			struct sana_error error = { 0 };
+
+			(void)snprintf(text, sizeof(text), "log = { level = \"%.*s", pad, "xxxx");
+			for (int i = 0; i < 80; i++)
+				(void)strcat(text, characters[c]);
+			(void)strcat(text, "\"; };\n");
+			scratch_write_text(&scratch, "bad.conf", text);
+			assert_int_equal(settings_load(path, &settings, &report, &error), -22);
+			assert_int_equal(report.kept, 1);
+			if (pad == 0)
+				printf("  %s\n", report.text[0] + strlen(path));
+			assert_true(utf8_is_line(report.text[0]) && utf8_is_line(error.text));
+			assert_non_null(strstr(report.text[0], "…\""));
+			assert_true(c >= 3 || !strchr(report.text[0], '?'));
+			settings_report_finish(&report);
+		}
+	scratch_remove(&scratch);
+}
+
 static void mistakes_of_the_whole(void **state)
 {
 	static const struct {
@@ -147,6 +181,14 @@ static void mistakes_of_the_whole(void **state)
 		  "output.sinks: expected" },
 		{ "model = { threads = 1; threads = 2; };", " duplicate setting name" },
 		{ "model = {\n threads = ;\n};", " syntax error" },
+		{ "prompt = { initial = \"sn\xf6w\"; };",
+		  "prompt.initial: expected UTF-8, not \"sn?w\"" },
+		{ "source = { identity = \"file:/a\\nb\"; };",
+		  "source.identity: expected UTF-8 without control characters, not \"file:/a?b\"" },
+		{ "output = { sinks = [ \"file:/a\\x1b.mp4\" ]; };",
+		  "output.sinks: expected UTF-8 without control" },
+		{ "model = { directory = \"/a\\nb\"; };",
+		  "model.directory: expected UTF-8 without control" },
 		{ "model = { seed = -1L; };", "model.seed: expected a whole number from 0" },
 	};
 	char path[256];
@@ -237,6 +279,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shipped_is_the_defaults),
 		cmocka_unit_test(twenty_mistakes),
+		cmocka_unit_test(quoted_values_are_utf8),
 		cmocka_unit_test(mistakes_of_the_whole),
 		cmocka_unit_test(a_file_that_is_not_there),
 		cmocka_unit_test(drop_ins),
