@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/hotplug.h"
+#include "daemon/main_again.h"
 #include "daemon/main_config.h"
 #include "daemon/main_door.h"
 #include "daemon/main_journal.h"
@@ -60,6 +61,7 @@ struct daemon {
 	uint64_t progress;
 	unsigned int ticks;
 	bool ready;
+	char backend_before[MAIN_AGAIN_BYTES]; /* or "" */
 };
 
 /* ------------------------------------------------------------------------------------ the options */
@@ -197,11 +199,27 @@ static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *co
 	}
 	if (!d->ready && live_stream_is_ready(d->stream)) {
 		d->ready = true;
+		main_again_forget(d->config->devices.state_directory);
 		notify_ready();
 	}
 	if (any)
 		daemon_status(d);
 	return 0;
+}
+
+static int end_for_another(struct daemon *d)
+{
+	const int r =
+		main_again_note(d->config->devices.state_directory, live_stream_backend(d->stream));
+
+	log_error("The driver refuses this process the GPU: the stream ends, to be started by a "
+		  "new process.");
+	if (r < 0)
+		log_warning("The new process is not told to wait for the GPU: %s, ignoring.",
+			    strerror(-r));
+	notify_stopping();
+	live_stream_shut_down(d->stream);
+	return sd_event_exit(d->event, EXIT_AGAIN);
 }
 
 /* Signs of life are the pipeline's own: when it hangs, so does the watchdog's feeding. */
@@ -211,14 +229,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *context)
 	const uint64_t progress = live_stream_progress(d->stream);
 
 	(void)usec;
-	if (live_stream_needs_new_process(d->stream)) {
-		log_error(
-			"The driver refuses this process the GPU: the stream ends, to be started by a "
-			"new process.");
-		notify_stopping();
-		live_stream_shut_down(d->stream);
-		return sd_event_exit(d->event, EXIT_AGAIN);
-	}
+	if (live_stream_needs_new_process(d->stream))
+		return end_for_another(d);
 	if (progress != d->progress) {
 		d->progress = progress;
 		if (d->ready)
@@ -344,6 +356,19 @@ static int signals_add(struct daemon *d)
 	return r;
 }
 
+/* "auto" after a process that lost its GPU: a CPU does not take its place. */
+static void backend_wait_for(struct daemon *d, struct sana_model_options *model)
+{
+	if (model->backend ||
+	    !main_again_read(d->config->devices.state_directory, d->backend_before))
+		return;
+	log_notice(
+		"The process before this one lost its back end %s: it is waited for. Stop and start "
+		"the service to choose anew.",
+		d->backend_before);
+	model->backend = d->backend_before;
+}
+
 static int stream_create(struct daemon *d, struct sana_error *error)
 {
 	static struct main_devices devices;
@@ -360,6 +385,7 @@ static int stream_create(struct daemon *d, struct sana_error *error)
 	devices = d->config->devices;
 	options.config.pipeline.devices = main_devices_functions(&devices);
 	options.config.pipeline.hang_after_frames = d->options.hang_after;
+	backend_wait_for(d, &options.config.pipeline.model);
 	return live_stream_create(&options, &d->stream, error);
 }
 

@@ -25,12 +25,33 @@ cat >"$directory/conf" <<-END
 	prompt = { initial = "invert the colors"; };
 	output = { sinks = [ "file:$directory/out.mp4" ]; };
 END
+export RUNTIME_DIRECTORY=$directory
 LD_LIBRARY_PATH=$directory FAKE_CUDA_BREAK=40 timeout 60 "${BUILD:-build}/bin/sana-streamd" --session \
 	--config "$directory/conf" >"$directory/log" 2>&1
 status=$?
 grep -E 'back end|backend\.|refuses' "$directory/log"
 if [ $status -ne 75 ] || ! grep -q 'backend.kernel\|a kernel failed' "$directory/log"; then
 	echo "FAIL  sana-streamd ended with $status instead of 75; it said:"
+	cat "$directory/log"
+	exit 1
+fi
+
+# The new one is told which back end to wait for; when that works, the choice is free again.
+if [ "$(cat "$directory/backend-before")" != cuda ]; then
+	echo "FAIL  the new process is not told that the GPU was in use"
+	exit 1
+fi
+LD_LIBRARY_PATH=$directory "${BUILD:-build}/bin/sana-streamd" --session --config "$directory/conf" >"$directory/log" 2>&1 &
+pid=$!
+for _ in $(seq 300); do
+	[ -e "$directory/backend-before" ] || break
+	sleep 0.1
+done
+kill $pid
+wait $pid
+grep -E 'back end|is warm' "$directory/log"
+if [ -e "$directory/backend-before" ] || ! grep -q 'runs on the back end cuda' "$directory/log"; then
+	echo "FAIL  the new process did not get the GPU; it said:"
 	cat "$directory/log"
 	exit 1
 fi

@@ -380,6 +380,37 @@ static int status_of_model(const char *edit)
 	return WEXITSTATUS(status);
 }
 
+/* After a process that lost its GPU "auto" waits for it, and once it is there the choice is free again. */
+static void test_backend_before(void **state)
+{
+	struct process p = { 0 };
+	char text[256] = "";
+	FILE *left;
+
+	(void)state;
+	scratch_create(&p.scratch);
+	scratch_write_text(&p.scratch, "backend-before", "cuda");
+	assert_int_equal(setenv("RUNTIME_DIRECTORY", p.scratch.path, 1), 0);
+	process_start_with(&p, "model = { width = 64; height = 48; };\n", NULL, NULL);
+	assert_int_equal(unsetenv("RUNTIME_DIRECTORY"), 0);
+	for (int i = 0; i < 10 * START_S && !p.ready && !strstr(p.status, "backend."); i++)
+		notify_take(&p, 100);
+	left = fopen(scratch_path(&p.scratch, "backend-before"), "r");
+	print_message("ready %lld; \"%s\"\n", (long long)p.ready, p.status);
+	log_print(&p);
+	if (p.ready) {
+		assert_null(left);
+	} else {
+		assert_non_null(strstr(p.status, "\"cuda\""));
+		assert_non_null(left);
+		assert_non_null(fgets(text, sizeof(text), left));
+		assert_string_equal(text, "cuda");
+	}
+	fclosep(&left);
+	assert_true(WIFEXITED(process_end(&p, SIGTERM)));
+	process_finish(&p);
+}
+
 /* A model that is not there yet may be there at the next start; one that is wrong stays wrong. */
 static void test_model(void **state)
 {
@@ -447,13 +478,10 @@ static void test_status_is_one_line(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_life),
-		cmocka_unit_test(test_hang),
-		cmocka_unit_test(test_killed),
-		cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_model),
-		cmocka_unit_test(test_no_weights),
-		cmocka_unit_test(test_status_is_one_line),
+		cmocka_unit_test(test_life),	   cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_model),	   cmocka_unit_test(test_backend_before),
+		cmocka_unit_test(test_no_weights), cmocka_unit_test(test_status_is_one_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
