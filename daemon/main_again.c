@@ -19,15 +19,20 @@ static bool path_print(const char *directory, char path[PATH_BYTES])
 
 int main_again_note(const char *directory, const char *backend)
 {
-	_cleanup_(fclosep) FILE *file = NULL;
 	char path[PATH_BYTES];
+	FILE *file;
+	int r = 0;
 
 	if (!path_print(directory, path))
 		return 0;
 	file = fopen(path, "we");
-	if (!file || fputs(backend, file) < 0 || fflush(file) < 0)
+	if (!file)
 		return -errno;
-	return 0;
+	if (fputs(backend, file) < 0)
+		r = -errno;
+	if (fclose(file) < 0 && r == 0)
+		r = -errno;
+	return r;
 }
 
 bool main_again_read(const char *directory, char ret_backend[MAIN_AGAIN_BYTES])
