@@ -5,9 +5,9 @@
  * written one current. So a bad state is dropped by not committing, and the set before the last
  * chunk is still there when a prompt switch wants that chunk's cache pass done again.
  *
- * The sink (chunk 0's keys and values) is written once per stream. Its keys are kept twice: an F32
- * master in the positions they were written with, and the working copy, which every re-basing makes
- * from the master by one rotation, so that no error accumulates over months.
+ * The sink (chunk 0's keys and values) is written once per stream. Its keys are kept twice, in the type of
+ * activations: as they were written, in the positions of then, and the working copy, which every re-basing makes
+ * from the first by one rotation, so that no error accumulates over months.
  */
 #pragma once
 
