@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <libavcodec/avcodec.h>
+#include <sys/stat.h>
 
 static const AVRational NANOSECOND = { 1, 1000000000 };
 
@@ -55,9 +56,16 @@ int media_audio_copy_open(const char *path, AVFormatContext *to, struct media_au
 			  char *note, size_t note_bytes, struct sana_error *error)
 {
 	const struct media_input_wish wish = { .path = path };
-	struct media_audio_copy *copy = calloc(1, sizeof(*copy));
+	struct media_audio_copy *copy;
+	struct stat status;
 	int r;
 
+	if (stat(path, &status) == 0 && S_ISFIFO(status.st_mode)) {
+		(void)snprintf(note, note_bytes,
+			       "A pipe cannot be read twice: its sound is left out.");
+		return 0;
+	}
+	copy = calloc(1, sizeof(*copy));
 	if (!copy)
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
 	r = media_input_open(&wish, &copy->input, error);

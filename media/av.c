@@ -55,9 +55,26 @@ static bool format_is_refused(const AVInputFormat *format)
 	return false;
 }
 
-/* What stat can say better than libav. */
-static int path_check(const char *path, struct sana_error *error)
+/* NULL for a regular file, and for what the wish allows: open(2) waits for the others, unasked. */
+static const char *odd_kind(const struct media_input_wish *wish, mode_t mode)
 {
+	switch (mode & S_IFMT) {
+	case S_IFIFO:
+		return wish->pipes ? NULL : "a pipe";
+	case S_IFCHR:
+		return wish->device ? NULL : "a device and no camera";
+	case S_IFBLK:
+		return "a disk";
+	case S_IFSOCK:
+		return "a socket";
+	}
+	return NULL;
+}
+
+/* What stat can say better than libav. */
+static int path_check(const struct media_input_wish *wish, struct sana_error *error)
+{
+	const char *path = wish->path, *odd;
 	struct stat status;
 
 	if (stat(path, &status) < 0)
@@ -71,6 +88,12 @@ static int path_check(const char *path, struct sana_error *error)
 	if (S_ISREG(status.st_mode) && status.st_size == 0)
 		return sana_error_set(error, -ENODATA, "source.format", "%s: the file is empty.",
 				      file_path_tail(path));
+	odd = odd_kind(wish, status.st_mode);
+	if (odd)
+		return sana_error_set(error, -EINVAL, "source.open",
+				      "%s: this is %s: name a video file or a camera; other "
+				      "programs' pictures come in by a virtual camera.",
+				      file_path_tail(path), odd);
 	return 0;
 }
 
@@ -139,7 +162,7 @@ static int target_find(struct media_input *input, const struct media_input_wish 
 	}
 	if (strcmp(wish->path, "-") == 0)
 		return stdin_open(input, wish, ret_format, error);
-	r = path_check(wish->path, error);
+	r = path_check(wish, error);
 	if (r < 0)
 		return r;
 	if (wish->device) {
@@ -148,6 +171,26 @@ static int target_find(struct media_input *input, const struct media_input_wish 
 		return *ret_format ? 0 : -ENOTSUP;
 	}
 	return bytes_open(input, wish, url, ret_format, error);
+}
+
+/* Opens one of the numbered pictures, which are files. */
+static int picture_open(AVFormatContext *format, AVIOContext **ret, const char *url, int flags,
+			AVDictionary **options)
+{
+	AVDictionary *own = NULL;
+	struct stat status;
+	const char *path;
+	int r;
+
+	(void)options;
+	if (!av_strstart(url, "file:", &path) || stat(path, &status) < 0)
+		return AVERROR(ENOENT);
+	if (!S_ISREG(status.st_mode))
+		return AVERROR(EINVAL);
+	(void)av_dict_set(&own, "protocol_whitelist", "file", 0);
+	r = avio_open2(ret, url, flags, &format->interrupt_callback, &own);
+	av_dict_free(&own);
+	return r;
 }
 
 /* What the system's words for a device mean to whoever named it. */
@@ -189,6 +232,8 @@ int media_input_open(const struct media_input_wish *wish, struct media_input *re
 	input.format->pb = input.bytes;
 	if (wish->device)
 		input.format->flags |= AVFMT_FLAG_NONBLOCK;
+	if (wish->sequence)
+		input.format->io_open = picture_open;
 	options_set(wish, &options);
 	r = avformat_open_input(&input.format, url, format, &options);
 	av_dict_free(&options);

@@ -27,13 +27,15 @@ struct media_input_wish {
 	const char *path;     /* "-": YUV4MPEG2 on standard input */
 	bool sequence;	      /* `path` is a pattern of numbered pictures */
 	bool device;	      /* `path` is a V4L2 device */
+	bool pipes;	      /* `path` may be a pipe: opening it waits for a writer, for ever */
 	int fps_num, fps_den; /* of sequences and devices; 0: libav's or the device's own */
 	AVIOInterruptCB interrupt;
 };
 
 /*
  * Opens a container and looks at its streams. Only local files are opened, and no format that names
- * other files or turns text into pictures. "source.open", "source.format".
+ * other files or turns text into pictures. Nothing is opened that may wait to be opened: neither pipes
+ * nor sockets nor devices other than the wish says. "source.open", "source.format".
  */
 int media_input_open(const struct media_input_wish *wish, struct media_input *ret,
 		     struct sana_error *error);

@@ -5,7 +5,7 @@
  *	sources	v4l2:by-id/NAME		a link of /dev/v4l/by-id
  *		v4l2:by-path/NAME	a link of /dev/v4l/by-path
  *		v4l2:card=NAME		the card name that the driver tells
- *		file:/PATH		a video file, from the start again at its end
+ *		file:/PATH		a video file (no pipe), from the start again at its end
  *		pattern:		moving colour bars
  *	sinks	loopback:label=NAME	a virtual camera by its card label
  *		loopback:		the first node of the v4l2loopback driver

@@ -23,8 +23,9 @@ struct media_source;
 
 struct media_source_wish {
 	/*
-	 * A file; "-": YUV4MPEG2 on standard input; a pattern such as "in/%04d.png": numbered
-	 * pictures; a V4L2 device; "pattern:": moving colour bars.
+	 * A regular file; "-": YUV4MPEG2 on standard input; a pattern such as "in/%04d.png":
+	 * numbered pictures; a V4L2 device; "pattern:": moving colour bars. Nothing else is opened:
+	 * pipes and other devices may wait for ever.
 	 */
 	const char *path;
 	int width, height;    /* of the test pattern; 0: 256x144 */
@@ -47,6 +48,7 @@ struct media_source_wish {
 	const char *matrix;	  /* "601", "709", "2020", "240m" */
 	const char *range;	  /* "limited", "full" */
 	bool endless; /* files and patterns start over at their end; time stamps go on growing */
+	bool pipes; /* a pipe may be opened by its name, which waits for a writer, `stopped` or not */
 };
 
 struct media_source_info {

@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -455,6 +456,39 @@ static void test_no_weights(void **state)
 	process_finish(&p);
 }
 
+/* A pipe that nobody writes to as a source: said at once, the daemon lives and ends when it is told to. */
+static void test_pipe(void **state)
+{
+	struct process p = { 0 };
+	char text[8192], here[4096], path[256];
+	int64_t fed, ends_ns;
+	int status;
+
+	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	scratch_create(&p.scratch);
+	(void)snprintf(path, sizeof(path), "%s", scratch_path(&p.scratch, "pipe.mp4"));
+	assert_int_equal(mkfifo(path, 0600), 0);
+	(void)snprintf(
+		text, sizeof(text),
+		"model = { directory = \"%s/models/demo\"; threads = 1; width = 64; height = "
+		"48; };\nsource = { identity = \"file:%s\"; };\noutput = { sinks = []; };\n",
+		here, path);
+	process_start_with(&p, text, NULL, NULL);
+	wait_for(&p, &p.ready, 1, START_S, "READY=1");
+	wait_status(&p, "degraded: source.open: ", 10 * SLOW);
+	assert_non_null(strstr(p.status, "this is a pipe"));
+	fed = p.watchdog;
+	wait_for(&p, &p.watchdog, fed + 2, 10 * SLOW, "WATCHDOG=1");
+	print_message("\"%s\", %lld signs of life\n", p.status, (long long)p.watchdog);
+	ends_ns = clock_now_ns();
+	status = process_end(&p, SIGTERM);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_true(clock_now_ns() - ends_ns < 5 * SLOW * CLOCK_SECOND_NS);
+	process_finish(&p);
+}
+
 /* What the manager is told about is no command to it. */
 static void test_status_is_one_line(void **state)
 {
@@ -482,6 +516,7 @@ int main(void)
 		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_model),	   cmocka_unit_test(test_backend_before),
 		cmocka_unit_test(test_no_weights), cmocka_unit_test(test_status_is_one_line),
+		cmocka_unit_test(test_pipe),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

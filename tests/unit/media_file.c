@@ -7,12 +7,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libavutil/log.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -24,6 +27,7 @@
 #include "tests/common/media_clip.h"
 #include "tests/common/scratch.h"
 
+enum { ALARM_S = 120 }; /* ends a test that waits for ever */
 enum { WIDTH = 64, HEIGHT = 48, BYTES = 3 * WIDTH * HEIGHT };
 
 static const int64_t MS_NS = 1000000;
@@ -679,6 +683,64 @@ static void sources_are_refused_in_one_sentence(void **state)
 	source_refuse("pattern:plasma", "source.open", "pattern:");
 }
 
+/* What open(2) may wait for is not opened: the answer comes at once. */
+static void nothing_that_waits_is_opened(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	(void)alarm(ALARM_S);
+	assert_int_equal(mkfifo(at("pipe.mp4"), 0600), 0);
+	assert_int_equal(mkfifo(at("n1.png"), 0600), 0);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.90s", at("socket"));
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(symlink("pipe.mp4", at("link.mp4")), 0);
+	source_refuse(at("pipe.mp4"), "source.open", "this is a pipe");
+	source_refuse(at("link.mp4"), "source.open", "this is a pipe");
+	source_refuse("/dev/ptmx", "source.open", "no camera");
+	source_refuse("/dev/zero", "source.open", "no camera");
+	source_refuse(at("socket"), "source.open", "this is a socket");
+	source_refuse(at("n%d.png"), "source.format", "n%d.png");
+	(void)alarm(0);
+	(void)close(fd);
+}
+
+/* Where the caller waits for whoever writes: its pictures; the sound would be a second reader's. */
+static void a_pipe_is_read_where_it_is_meant(void **state)
+{
+	struct media_source_wish wish = { .path = at("pipe.mkv"), .threads = 1, .pipes = true };
+	struct media_sink_wish to = sink_wish(at("of-pipe.mkv"));
+	struct media_source *source;
+	struct media_picture picture;
+	struct media_sink *sink;
+	char command[600];
+	int frames = 0;
+
+	(void)state;
+	(void)alarm(ALARM_S);
+	clip_make(&(struct clip_wish){ .path = at("whole.mkv"),
+				       .codec = "mpeg4",
+				       .width = WIDTH,
+				       .height = HEIGHT,
+				       .frames = 20 });
+	assert_int_equal(mkfifo(wish.path, 0600), 0);
+	(void)snprintf(command, sizeof(command), "cat %s >%s &", at("whole.mkv"), wish.path);
+	assert_int_equal(system(command), 0);
+	source = source_open(&wish);
+	while (media_source_read(source, &picture, NULL) > 0)
+		frames++;
+	(void)media_source_close(source);
+	to.audio_path = wish.path;
+	sink = sink_open(&to);
+	print_message("%d frames. %s\n", frames, media_sink_info(sink)->note);
+	assert_int_equal(frames, 20);
+	assert_false(media_sink_info(sink)->audio);
+	assert_non_null(strstr(media_sink_info(sink)->note, "pipe"));
+	(void)media_sink_close(sink);
+	(void)alarm(0);
+}
+
 /* A clip that was cut off gives what it holds, and then says so. */
 static void clips_that_end_early_say_so(void **state)
 {
@@ -821,6 +883,8 @@ int main(void)
 		CASE(targets_are_refused_in_one_sentence),
 		CASE(a_full_disk_is_said_and_leaves_nothing),
 		CASE(sources_are_refused_in_one_sentence),
+		CASE(nothing_that_waits_is_opened),
+		CASE(a_pipe_is_read_where_it_is_meant),
 		CASE(clips_that_end_early_say_so),
 		CASE(damage_is_passed_over),
 		CASE(reading_can_be_interrupted),

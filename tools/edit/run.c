@@ -92,6 +92,7 @@ static enum edit_status source_open(struct run *run)
 		.duration_ns = options->duration.frame < 0 ? options->duration.ns : 0,
 		.threads = options->model.threads,
 		.stopped = edit_interrupted,
+		.pipes = true,
 	};
 	int r;
 
