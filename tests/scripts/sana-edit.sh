@@ -142,6 +142,7 @@ checks=$((checks + 3))
 [ "$status" = '0 0' ] || fail "the pipe: $status"
 [ "$(head -c 9 "$work/c.y4m")" = YUV4MPEG2 ] || fail 'not YUV4MPEG2'
 [ "$(grep -ao 'FRAME' "$work/c.y4m" | wc -l)" -eq 8 ] || fail 'not eight frames'
+run 0 '8 frames' <(cat "$work/c.y4m") "$work/named.mkv" "${small[@]}" # a pipe with a name
 "$edit" pattern: - "${small[@]}" --duration '#8' --json 2>"$work/err" >"$work/d.y4m"
 checks=$((checks + 1))
 grep -q '"event":"done"' "$work/err" || fail 'events are not on stderr beside a video on stdout'
