@@ -384,17 +384,23 @@ static int status_of_model(const char *edit)
 /* After a process that lost its GPU "auto" waits for it, and once it is there the choice is free again. */
 static void test_backend_before(void **state)
 {
+	const int64_t deadline_ns = clock_now_ns() + START_S * CLOCK_SECOND_NS;
 	struct process p = { 0 };
-	char text[256] = "";
+	char text[8192], here[4096];
 	FILE *left;
 
 	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	(void)snprintf(text, sizeof(text),
+		       "model = { directory = \"%s/models/demo\"; width = 64; height = 48; };\n",
+		       here);
 	scratch_create(&p.scratch);
 	scratch_write_text(&p.scratch, "backend-before", "cuda");
 	assert_int_equal(setenv("RUNTIME_DIRECTORY", p.scratch.path, 1), 0);
-	process_start_with(&p, "model = { width = 64; height = 48; };\n", NULL, NULL);
+	process_start_with(&p, text, NULL, NULL);
 	assert_int_equal(unsetenv("RUNTIME_DIRECTORY"), 0);
-	for (int i = 0; i < 10 * START_S && !p.ready && !strstr(p.status, "backend."); i++)
+	while (!p.ready && !strstr(p.status, "backend.") && clock_now_ns() < deadline_ns &&
+	       waitpid(p.pid, NULL, WNOHANG) == 0)
 		notify_take(&p, 100);
 	left = fopen(scratch_path(&p.scratch, "backend-before"), "r");
 	print_message("ready %lld; \"%s\"\n", (long long)p.ready, p.status);
