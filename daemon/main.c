@@ -184,6 +184,16 @@ static void daemon_status(struct daemon *d)
 	notify_status(line);
 }
 
+/* A client that starts then finds the name on the bus. */
+static void ready_look(struct daemon *d)
+{
+	if (d->ready || !live_stream_is_ready(d->stream) || !bus_is_settled(d->door.bus))
+		return;
+	d->ready = true;
+	main_again_forget(d->config->devices.state_directory);
+	notify_ready();
+}
+
 static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *context)
 {
 	struct daemon *d = context;
@@ -197,11 +207,7 @@ static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *co
 		bus_tell(d->door.bus, &event);
 		any = true;
 	}
-	if (!d->ready && live_stream_is_ready(d->stream)) {
-		d->ready = true;
-		main_again_forget(d->config->devices.state_directory);
-		notify_ready();
-	}
+	ready_look(d);
 	if (any)
 		daemon_status(d);
 	return 0;
@@ -231,6 +237,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *context)
 	(void)usec;
 	if (live_stream_needs_new_process(d->stream))
 		return end_for_another(d);
+	ready_look(d);
 	if (progress != d->progress) {
 		d->progress = progress;
 		if (d->ready)

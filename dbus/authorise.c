@@ -22,24 +22,29 @@ int64_t bus_now_ns(struct bus *bus)
 struct caller *bus_caller(struct bus *bus, sd_bus_message *message)
 {
 	const char *sender = sd_bus_message_get_sender(message);
+
+	return callers_find(&bus->callers, sender ? sender : "?", bus_now_ns(bus));
+}
+
+/* Asks the bus, and waits for it as long as the connection lets a call wait. False: it does not say. */
+static bool caller_look_up(struct bus *bus, sd_bus_message *message)
+{
+	struct caller *caller = bus_caller(bus, message);
 	sd_bus_creds *creds = NULL;
-	struct caller *caller;
 	uid_t uid;
 	pid_t pid;
 
-	caller = callers_find(&bus->callers, sender ? sender : "?", bus_now_ns(bus));
 	if (caller->looked_up)
-		return caller;
-	caller->looked_up = true;
-	caller->uid = caller->pid = -1;
+		return true;
 	if (sd_bus_query_sender_creds(message, SD_BUS_CREDS_EUID | SD_BUS_CREDS_PID, &creds) < 0)
-		return caller;
+		return false;
+	caller->looked_up = true;
 	if (sd_bus_creds_get_euid(creds, &uid) >= 0)
 		caller->uid = (int64_t)uid;
 	if (sd_bus_creds_get_pid(creds, &pid) >= 0)
 		caller->pid = pid;
 	(void)sd_bus_creds_unref(creds);
-	return caller;
+	return true;
 }
 
 void bus_audit(struct bus *bus, sd_bus_message *message, const char *decision, const char *reason,
@@ -123,6 +128,13 @@ static int refuse(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
 			     bus->group);
 }
 
+static int refuse_unknown(struct bus *bus, sd_bus_message *message, sd_bus_error *error)
+{
+	bus->counters.not_authorized++;
+	bus_audit_refusal(bus, message, "not-authorized");
+	return bus_error_say(error, "NotAuthorized", "The bus does not say who calls: call again.");
+}
+
 static int decide_here(struct bus *bus, sd_bus_message *message, bus_action action,
 		       sd_bus_error *error)
 {
@@ -182,6 +194,8 @@ static int on_answer(sd_bus_message *reply, void *context, sd_bus_error *unused)
 
 	(void)unused;
 	pending->message = NULL; /* the place is free for what follows from the action */
+	/* His entry may have made room meanwhile. */
+	(void)caller_look_up(bus, message);
 	if (!sd_bus_message_is_method_error(reply, NULL)) {
 		(void)answer_read(reply, &authorised);
 		r = authorised ? pending->action(bus, message, &error) :
@@ -265,9 +279,13 @@ static int polkit_call(struct bus_pending *pending, const char *polkit_action, b
 int bus_authorise(struct bus *bus, sd_bus_message *message, const char *polkit_action,
 		  bus_action action, sd_bus_error *error)
 {
-	const int64_t uid = bus_caller(bus, message)->uid;
 	struct bus_pending *pending;
+	int64_t uid;
 
+	/* His next call asks again. */
+	if (!caller_look_up(bus, message))
+		return refuse_unknown(bus, message, error);
+	uid = bus_caller(bus, message)->uid;
 	/* Root needs nobody's leave, and gets on without polkit. */
 	if (bus->options.session || uid == 0)
 		return decide_here(bus, message, action, error);

@@ -1,4 +1,5 @@
 /* The connection: made, kept, made again; events of the stream as signals. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "dbus/bus_private.h"
@@ -7,6 +8,10 @@
 #include <errno.h>
 
 static const uint64_t retry_first_usec = 500 * 1000, retry_most_usec = 10 * 1000000;
+static const uint64_t call_timeout_usec = 2 * 1000000; /* of calls that the loop waits for */
+static const int64_t settle_ns = 2 * CLOCK_SECOND_NS;
+static const uint64_t farewell_usec = 500 * 1000;
+enum { NAME_EXISTS = 3 }; /* DBUS_REQUEST_NAME_REPLY_EXISTS */
 
 static void connection_drop(struct bus *bus)
 {
@@ -16,6 +21,7 @@ static void connection_drop(struct bus *bus)
 		(void)sd_bus_detach_event(bus->connection);
 	bus->connection = sd_bus_close_unref(bus->connection);
 	bus->callers = (struct callers){ 0 };
+	bus->named = false;
 }
 
 static int retry_later(struct bus *bus)
@@ -27,24 +33,41 @@ static int retry_later(struct bus *bus)
 	return sd_event_source_set_enabled(bus->retry, SD_EVENT_ONESHOT);
 }
 
+/* Said once, until there is one. */
+static void missing_tell(struct bus *bus, int r)
+{
+	bus->settled = true;
+	if (!bus->told_missing)
+		log_warning("There is no bus to be controlled by (%s); it is tried again.",
+			    strerror(-r));
+	bus->told_missing = true;
+}
+
 static int on_disconnected(sd_bus_message *message, void *context, sd_bus_error *error)
 {
 	struct bus *bus = context;
 
 	(void)message;
 	(void)error;
-	bus->counters.disconnects++;
-	log_warning("The bus is gone; the stream goes on and the bus is tried again.");
-	bus->retry_usec = retry_first_usec;
-	bus->told_missing = true;
+	if (bus->named) {
+		bus->counters.disconnects++;
+		log_warning("The bus is gone; the stream goes on and the bus is tried again.");
+		bus->retry_usec = retry_first_usec;
+		bus->told_missing = true;
+	} else {
+		missing_tell(bus, -ECONNRESET);
+	}
 	/* Not here: sd-bus is still dispatching on it. */
 	return retry_later(bus);
 }
 
-static int name_request(struct bus *bus)
+/* Each reason once, until the name is ours. */
+static void refusal_tell(struct bus *bus, int r)
 {
-	const int r = sd_bus_request_name(bus->connection, bus->name, 0);
-
+	if (bus->name_error == r)
+		return;
+	bus->name_error = r;
+	bus->told_missing = true;
 	if (r == -EEXIST)
 		log_error("The name %s is taken: another sana-streamd runs. Give this one another "
 			  "name with --instance.",
@@ -52,9 +75,40 @@ static int name_request(struct bus *bus)
 	else if (r == -EACCES || r == -EPERM)
 		log_error("The bus does not let this user own %s: is the bus policy installed?",
 			  bus->name);
-	return r;
+	else
+		log_error("The bus does not give the name %s (%s); it is tried again.", bus->name,
+			  strerror(-r));
 }
 
+static int on_name(sd_bus_message *reply, void *context, sd_bus_error *unused)
+{
+	struct bus *bus = context;
+	uint32_t answer = 0;
+	int r = -sd_bus_message_get_errno(reply);
+
+	(void)unused;
+	/* The connection ended before there was an answer: on_disconnected follows. */
+	if (sd_bus_is_open(bus->connection) <= 0)
+		return 0;
+	bus->settled = true;
+	if (r == 0)
+		r = sd_bus_message_read(reply, "u", &answer);
+	if (r >= 0 && answer == NAME_EXISTS)
+		r = -EEXIST;
+	if (r < 0) {
+		refusal_tell(bus, r);
+		return retry_later(bus);
+	}
+	bus->named = true;
+	if (bus->told_missing)
+		log_info("The bus is there: %s.", bus->name);
+	bus->told_missing = false;
+	bus->name_error = 0;
+	bus->retry_usec = retry_first_usec;
+	return sd_bus_set_method_call_timeout(bus->connection, call_timeout_usec);
+}
+
+/* Nothing here waits for the bus: one that takes connections and does not answer must not stop the loop. */
 static int connect(struct bus *bus)
 {
 	int r;
@@ -64,12 +118,16 @@ static int connect(struct bus *bus)
 	if (r >= 0)
 		r = sd_bus_add_object_vtable(bus->connection, NULL, BUS_PATH, BUS_INTERFACE,
 					     bus_vtable, bus);
+	/* A match of what libsystemd itself says: the bus is not asked for it. */
 	if (r >= 0)
 		r = sd_bus_match_signal(bus->connection, NULL, "org.freedesktop.DBus.Local",
 					"/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local",
 					"Disconnected", on_disconnected, bus);
 	if (r >= 0)
-		r = name_request(bus);
+		r = sd_bus_request_name_async(bus->connection, NULL, bus->name, 0, on_name, bus);
+	/* The loop's end would flush it, however long that takes; bus_destroy does. */
+	if (r >= 0)
+		r = sd_bus_set_close_on_exit(bus->connection, false);
 	if (r >= 0)
 		r = sd_bus_attach_event(bus->connection, bus->options.event,
 					SD_EVENT_PRIORITY_NORMAL + 10);
@@ -85,18 +143,10 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *context)
 	(void)usec;
 	connection_drop(bus);
 	r = connect(bus);
-	if (r >= 0) {
-		if (bus->told_missing)
-			log_info("The bus is there: %s.", bus->name);
-		bus->told_missing = false;
-		bus->retry_usec = retry_first_usec;
+	if (r >= 0)
 		return 0;
-	}
 	connection_drop(bus);
-	if (!bus->told_missing)
-		log_warning("There is no bus to be controlled by (%s); it is tried again.",
-			    strerror(-r));
-	bus->told_missing = true;
+	missing_tell(bus, r);
 	return retry_later(bus);
 }
 
@@ -127,6 +177,7 @@ int bus_create(const struct bus_options *options, struct bus **ret, struct sana_
 		return sana_error_set(error, -ENOMEM, "memory", "Out of memory.");
 	bus->options = *options;
 	bus->retry_usec = retry_first_usec;
+	bus->settle_by_ns = clock_now_ns() + settle_ns;
 	(void)snprintf(bus->name, sizeof(bus->name), "%s%s%s", BUS_NAME,
 		       options->instance ? "." : "", options->instance ? options->instance : "");
 	bus_set_limits(bus, &options->limits);
@@ -141,12 +192,31 @@ int bus_create(const struct bus_options *options, struct bus **ret, struct sana_
 	return 0;
 }
 
+bool bus_is_settled(const struct bus *bus)
+{
+	return bus->settled || clock_now_ns() > bus->settle_by_ns;
+}
+
+/* What waits to be sent; sd_bus_flush would wait for ever for a bus that takes nothing. */
+static void farewell(struct bus *bus)
+{
+	const int64_t deadline_ns = clock_now_ns() + (int64_t)farewell_usec * 1000;
+	uint64_t waiting = 0;
+
+	while (bus->named && sd_bus_get_n_queued_write(bus->connection, &waiting) >= 0 &&
+	       waiting > 0 && clock_now_ns() < deadline_ns) {
+		const int r = sd_bus_process(bus->connection, NULL);
+
+		if (r < 0 || (r == 0 && sd_bus_wait(bus->connection, farewell_usec / 10) < 0))
+			break;
+	}
+}
+
 struct bus *bus_destroy(struct bus *bus)
 {
 	if (!bus)
 		return NULL;
-	if (bus->connection)
-		(void)sd_bus_flush(bus->connection);
+	farewell(bus);
 	connection_drop(bus);
 	(void)sd_event_source_disable_unref(bus->retry);
 	free(bus);
@@ -223,6 +293,6 @@ static void signal_send(struct bus *bus, const struct live_event *e)
 
 void bus_tell(struct bus *bus, const struct live_event *event)
 {
-	if (bus->connection)
+	if (bus->named)
 		signal_send(bus, event);
 }

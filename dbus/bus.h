@@ -6,7 +6,9 @@
  * there is no polkit, is left to root, the service's own user and one group. Answers that need a while
  * (polkit's, a snapshot's) keep their message and hold up nobody. Names of errors: see dbus/error.h.
  *
- * The connection is made again, with back-off, when the bus goes away.
+ * The connection is made again, with back-off, when the bus goes away. A bus that answers late, or never, is
+ * waited for by events; the one call that is waited for, who a caller is, at most 2 s, and without an answer the
+ * caller may do nothing.
  */
 #pragma once
 
@@ -45,6 +47,12 @@ struct bus_options {
 /* Succeeds without a bus, too: it is tried again. "memory"; "bus.instance": no name for a bus. */
 int bus_create(const struct bus_options *options, struct bus **ret, struct sana_error *error);
 struct bus *bus_destroy(struct bus *bus); /* NULL accepted; returns NULL */
+
+/*
+ * Whether the bus was heard: the name is ours, or will not be for now; or the bus had 2 s to say so. Who says
+ * "ready" no earlier keeps the name a promise to clients that start then, as far as it can be one.
+ */
+bool bus_is_settled(const struct bus *bus);
 
 /* An event of the stream: becomes signals, changed properties, the answer of a kept call. */
 void bus_tell(struct bus *bus, const struct live_event *event);

@@ -32,10 +32,14 @@ struct bus {
 	struct bus_options options;
 	char name[BUS_NAME_BYTES], group[BUS_GROUP_BYTES];
 	sd_bus *connection; /* NULL: being tried again */
+	bool named;	    /* and the name is ours */
+	bool settled;	    /* bus_is_settled() */
+	int64_t settle_by_ns;
 	sd_event_source *retry;
 	uint64_t retry_usec;
-	bool told_missing; /* that there is no bus was logged */
-	bool no_polkit;	   /* was logged */
+	bool told_missing; /* that there is no bus, or no name, was logged */
+	int name_error; /* why the name is not ours, as it was logged last; 0: it is, or unknown */
+	bool no_polkit; /* was logged */
 	struct callers callers;
 	struct bus_counters counters;
 	struct bus_pending pending[BUS_PENDING];
@@ -55,7 +59,7 @@ void bus_pending_drop(struct bus *bus);
 /* Of the loop's turn. */
 int64_t bus_now_ns(struct bus *bus);
 
-/* The caller's entry with its uid and pid looked up; never NULL. */
+/* The caller's entry; uid and pid are known once bus_authorise has let the call pass. Never NULL. */
 struct caller *bus_caller(struct bus *bus, sd_bus_message *message);
 
 /* The buckets of the caller's user; never NULL. */

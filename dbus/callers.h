@@ -19,7 +19,7 @@ struct bucket {
 struct caller {
 	char name[CALLER_NAME_BYTES]; /* unique name, ":1.42"; "" : free */
 	int64_t seen_ns;
-	int64_t uid, pid; /* −1: not looked up, or unknown */
+	int64_t uid, pid; /* −1: not looked up (yet), or unknown */
 	bool looked_up;
 	struct bucket calls, prompts;
 };

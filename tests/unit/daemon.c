@@ -515,6 +515,52 @@ static void test_status_is_one_line(void **state)
 	process_finish(&p);
 }
 
+/* A bus that takes connections and answers none. */
+static int silent_bus_open(struct scratch *scratch)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char variable[160];
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.60s/bus", scratch->path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	(void)snprintf(variable, sizeof(variable), "unix:path=%s", address.sun_path);
+	(void)setenv("DBUS_SESSION_BUS_ADDRESS", variable, 1);
+	return fd;
+}
+
+/* It keeps the daemon neither from its start nor from its stream nor from its end. */
+static void test_silent_bus(void **state)
+{
+	const char *before = getenv("DBUS_SESSION_BUS_ADDRESS");
+	char *address = before ? strdup(before) : NULL;
+	struct pollfd waiting = { .events = POLLIN };
+	struct scratch scratch;
+	struct process p;
+	int64_t end_ns;
+
+	(void)state;
+	scratch_create(&scratch);
+	waiting.fd = silent_bus_open(&scratch);
+	process_start_in(&p, &scratch, NULL, NULL);
+	wait_for(&p, &p.ready, 1, START_S, "READY=1");
+	wait_status(&p, "running", 30 * SLOW);
+	wait_for(&p, &p.watchdog, 4, 10 * SLOW, "WATCHDOG=1");
+	assert_int_equal(poll(&waiting, 1, 0), 1);
+	end_ns = clock_now_ns();
+	assert_int_equal(process_end(&p, SIGTERM), 0);
+	assert_true(clock_now_ns() - end_ns < 10 * SLOW * CLOCK_SECOND_NS);
+	assert_true(film_frames(&p, "out.mp4") > 0);
+	(void)close(waiting.fd);
+	process_finish(&p);
+	(void)unsetenv("DBUS_SESSION_BUS_ADDRESS");
+	if (address)
+		(void)setenv("DBUS_SESSION_BUS_ADDRESS", address, 1);
+	free(address);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -522,7 +568,7 @@ int main(void)
 		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_model),	   cmocka_unit_test(test_backend_before),
 		cmocka_unit_test(test_no_weights), cmocka_unit_test(test_status_is_one_line),
-		cmocka_unit_test(test_pipe),
+		cmocka_unit_test(test_pipe),	   cmocka_unit_test(test_silent_bus),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
