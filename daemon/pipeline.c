@@ -230,6 +230,7 @@ static void locks_init(struct pipeline *p)
 	(void)pthread_mutex_init(&p->present.measures_lock, NULL);
 	pipeline_cond_init(&p->present.wake);
 	pipeline_cond_init(&p->caption.wake);
+	pipeline_cond_init(&p->snapshot.ended);
 	for (int i = 0; i < SINK_SLOTS; i++) {
 		p->sink[i].pipeline = p;
 		p->sink[i].number = i;
@@ -321,7 +322,6 @@ static void threads_stop(struct pipeline *p)
 	thread_join(p->capture.thread, p->capture.started);
 	thread_join(p->present.thread, p->present.started);
 	sinks_reap(p, true);
-	snapshot_join(p);
 	thread_join(p->engine.thread, p->engine.started);
 	thread_join(p->caption.thread, p->caption.started);
 }
@@ -336,17 +336,10 @@ static void rings_empty(struct pipeline *p)
 		(void)frame_unref(frame);
 }
 
-struct pipeline *pipeline_destroy(struct pipeline *p)
+void pipeline_free(struct pipeline *p)
 {
-	if (!p)
-		return NULL;
-	/* The rings are there as soon as any thread may be. */
-	if (p->present.started)
-		threads_stop(p);
 	if (p->capture.ring.item && p->present.ring.item)
 		rings_empty(p);
-	if (p->caption.done)
-		(void)p->options.engine->prompt_unref(p->caption.done);
 	(void)media_convert_destroy(p->capture.convert);
 	ring_finish(&p->capture.ring);
 	ring_finish(&p->present.ring);
@@ -362,6 +355,19 @@ struct pipeline *pipeline_destroy(struct pipeline *p)
 	free(p->tuning_directory);
 	free(p->sink_codec);
 	free(p);
+}
+
+struct pipeline *pipeline_destroy(struct pipeline *p)
+{
+	if (!p)
+		return NULL;
+	/* The rings are there as soon as any thread may be. */
+	if (p->present.started)
+		threads_stop(p);
+	if (p->caption.done)
+		(void)p->options.engine->prompt_unref(p->caption.done);
+	if (snapshot_finish(p))
+		pipeline_free(p);
 	return NULL;
 }
 

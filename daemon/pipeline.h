@@ -125,6 +125,7 @@ struct pipeline_options {
 	struct pipeline_devices devices;
 	pipeline_screen screen;
 	void *screen_context;
+	int64_t snapshot_ns; /* patience of a snapshot with its result, then with its file; 0: 10 s */
 	/*
 	 * Test switch: the engine thread stops for ever, asleep, once it has given out this many edited
 	 * frames. 0: never. For the test of the watchdog.
@@ -198,7 +199,8 @@ void pipeline_reset(struct pipeline *pipeline);
 void pipeline_retry(struct pipeline *pipeline);
 /* PNG, the newest source frame beside what becomes of it, written by a thread of its own as soon as that is
  * shown; where it will not be (paused, source lost, overdue), beside what is shown. The descriptor is taken
- * over. One at a time: −EBUSY "snapshot.busy". */
+ * over. One at a time: −EBUSY "snapshot.busy". Its event comes after 21 s at the latest, from pipeline_progress where
+ * the file's system does not answer; until that does, all further ones are refused as busy. */
 int pipeline_snapshot(struct pipeline *pipeline, int descriptor, uint64_t *ret_ticket,
 		      struct sana_error *error);
 

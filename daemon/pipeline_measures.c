@@ -12,6 +12,7 @@ uint64_t pipeline_progress(struct pipeline *p)
 		atomic_load(&p->present.beat),
 	};
 
+	snapshot_look(p);
 	for (size_t i = 0; i < ARRAY_SIZE(beat); i++)
 		if (beat[i] == p->last_beat[i])
 			return p->progress;

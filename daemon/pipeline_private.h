@@ -177,13 +177,25 @@ struct sink_slot {
 	atomic_uint_fast64_t frames, dropped, opens;
 };
 
+enum snapshot_phase {
+	SNAPSHOT_NONE,
+	SNAPSHOT_RUNS,
+	SNAPSHOT_ENDED, /* its thread can be joined */
+	SNAPSHOT_LEFT,	/* the pipeline was destroyed meanwhile: its thread frees it */
+};
+
 struct snapshot {
 	pthread_t thread;
-	bool started;
-	atomic_bool busy;
+	/* Guarded by pipeline.lock. */
+	pthread_cond_t ended;
+	enum snapshot_phase phase;
+	bool overdue; /* its end was said without it */
+	/* The thread's while it runs. */
 	int descriptor;
-	uint64_t ticket;
 	struct frame *source, *result;
+	/* Owner's. */
+	uint64_t ticket;
+	int64_t overdue_ns;
 };
 
 struct pipeline {
@@ -264,4 +276,12 @@ void sink_mail(struct sink_slot *slot, const struct mail *mail);
 /* Slots whose threads have ended are joined and free again. */
 void sinks_reap(struct pipeline *pipeline, bool wait);
 
-void snapshot_join(struct pipeline *pipeline);
+/* Says the end of one whose thread does not: no deadline of ours ends a write that the kernel does not. */
+void snapshot_look(struct pipeline *pipeline);
+
+/*
+ * The end, of all threads the last. False: the thread is stuck in a write, and calls pipeline_free once it is
+ * not: then nothing of the pipeline is the caller's any more.
+ */
+bool snapshot_finish(struct pipeline *pipeline);
+void pipeline_free(struct pipeline *pipeline);

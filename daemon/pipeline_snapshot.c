@@ -12,6 +12,7 @@
 enum {
 	PATIENCE_S = 10, /* for a reader that does not read, and for the result */
 	LOOK_MS = 5,
+	END_S = 2, /* the pipeline's end waits for a write no longer */
 };
 
 struct writer {
@@ -21,7 +22,16 @@ struct writer {
 	int failure;
 };
 
-/* Descriptors of others may block: PIPE_BUF bytes do not where poll says so. */
+static int64_t patience_ns(const struct pipeline *p)
+{
+	return p->options.snapshot_ns ? p->options.snapshot_ns : PATIENCE_S * CLOCK_SECOND_NS;
+}
+
+/*
+ * Descriptors of others may block, and how they do is not ours to set. PIPE_BUF bytes do not where poll says
+ * so, if it is a pipe; of a file on a server that is gone poll says so, too, and nothing ends that write:
+ * snapshot_look.
+ */
 static int writable_wait(const struct writer *w)
 {
 	struct pollfd fd[] = { { .fd = w->fd, .events = POLLOUT },
@@ -131,8 +141,7 @@ static bool result_take(struct pipeline *p, int64_t deadline_ns)
 /* The edited picture of one moment comes later than the moment. */
 static void result_wait(struct pipeline *p)
 {
-	const int64_t most_ns =
-		MIN_OF(pipeline_wanted(p).settings.latency_cap_ns, PATIENCE_S * CLOCK_SECOND_NS);
+	const int64_t most_ns = MIN_OF(pipeline_wanted(p).settings.latency_cap_ns, patience_ns(p));
 	const int64_t deadline_ns = clock_now_ns() + most_ns;
 	struct pollfd fd = { .fd = p->stop_fd, .events = POLLIN };
 
@@ -140,38 +149,110 @@ static void result_wait(struct pipeline *p)
 		;
 }
 
-static void *snapshot_main(void *argument)
+static int snapshot_write(struct pipeline *p)
 {
-	struct pipeline *p = argument;
 	struct snapshot *s = &p->snapshot;
-	struct writer writer = { p, s->descriptor, 0, 0 };
-	struct pipeline_event event = { .kind = PIPELINE_EVENT_SNAPSHOT, .ticket = s->ticket };
+	struct writer writer = { .pipeline = p, .fd = s->descriptor };
 	uint8_t *row = malloc(2 * frame_row_bytes(s->source));
 	int r = -ENOMEM;
 
 	result_wait(p);
-	writer.deadline_ns = clock_now_ns() + PATIENCE_S * CLOCK_SECOND_NS;
+	writer.deadline_ns = clock_now_ns() + patience_ns(p);
 	if (row)
 		r = png_write_pair(&writer, s->source, s->result, row);
 	free(row);
 	(void)close(s->descriptor);
-	if (r < 0) {
+	return r;
+}
+
+static void end_say(struct pipeline *p, uint64_t ticket, const char *why)
+{
+	struct pipeline_event event = { .kind = PIPELINE_EVENT_SNAPSHOT, .ticket = ticket };
+
+	if (why) {
 		(void)snprintf(event.name, sizeof(event.name), "snapshot.write");
 		(void)snprintf(event.text, sizeof(event.text),
-			       "The snapshot could not be written: %s.", strerror(-r));
+			       "The snapshot could not be written: %s.", why);
 	}
+	events_send(&p->events, &event);
+}
+
+static void *snapshot_main(void *argument)
+{
+	struct pipeline *p = argument;
+	struct snapshot *s = &p->snapshot;
+	const int r = snapshot_write(p);
+	bool left;
+
 	s->source = frame_unref(s->source);
 	s->result = frame_unref(s->result);
-	events_send(&p->events, &event);
-	atomic_store(&s->busy, false);
+	(void)pthread_mutex_lock(&p->lock);
+	left = s->phase == SNAPSHOT_LEFT;
+	if (!s->overdue)
+		end_say(p, s->ticket, r < 0 ? strerror(-r) : NULL);
+	s->phase = SNAPSHOT_ENDED;
+	(void)pthread_cond_signal(&s->ended);
+	(void)pthread_mutex_unlock(&p->lock);
+	if (left)
+		pipeline_free(p);
 	return NULL;
 }
 
-void snapshot_join(struct pipeline *p)
+void snapshot_look(struct pipeline *p)
 {
-	if (p->snapshot.started)
-		(void)pthread_join(p->snapshot.thread, NULL);
-	p->snapshot.started = false;
+	struct snapshot *s = &p->snapshot;
+
+	(void)pthread_mutex_lock(&p->lock);
+	if (s->phase == SNAPSHOT_RUNS && !s->overdue && clock_now_ns() > s->overdue_ns) {
+		s->overdue = true;
+		end_say(p, s->ticket, "the file system does not answer");
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+}
+
+/* 0: none runs; what has ended is joined. */
+static int snapshot_reap(struct pipeline *p, struct sana_error *error)
+{
+	struct snapshot *s = &p->snapshot;
+	enum snapshot_phase phase;
+	bool overdue;
+
+	(void)pthread_mutex_lock(&p->lock);
+	phase = s->phase;
+	overdue = s->overdue;
+	(void)pthread_mutex_unlock(&p->lock);
+	if (phase == SNAPSHOT_RUNS)
+		return sana_error_set(error, -EBUSY, "snapshot.busy", "%s",
+				      overdue ? "The file system of an earlier snapshot's file "
+						"does not answer; see to it." :
+						"Another snapshot is being written; try again.");
+	if (phase == SNAPSHOT_ENDED)
+		(void)pthread_join(s->thread, NULL);
+	s->phase = SNAPSHOT_NONE;
+	return 0;
+}
+
+bool snapshot_finish(struct pipeline *p)
+{
+	const int64_t deadline_ns = clock_now_ns() + END_S * CLOCK_SECOND_NS;
+	const struct timespec deadline = { .tv_sec = deadline_ns / CLOCK_SECOND_NS,
+					   .tv_nsec = deadline_ns % CLOCK_SECOND_NS };
+	struct snapshot *s = &p->snapshot;
+	const pthread_t thread = s->thread;
+	enum snapshot_phase phase;
+
+	(void)pthread_mutex_lock(&p->lock);
+	while (s->phase == SNAPSHOT_RUNS && clock_now_ns() < deadline_ns)
+		(void)pthread_cond_timedwait(&s->ended, &p->lock, &deadline);
+	phase = s->phase;
+	if (phase == SNAPSHOT_RUNS)
+		s->phase = SNAPSHOT_LEFT;
+	(void)pthread_mutex_unlock(&p->lock);
+	if (phase == SNAPSHOT_RUNS)
+		(void)pthread_detach(thread);
+	if (phase == SNAPSHOT_ENDED)
+		(void)pthread_join(thread, NULL);
+	return phase != SNAPSHOT_RUNS;
 }
 
 /* The newest source frame, or what is shown where there is none, and what is shown; result_wait looks on. */
@@ -201,29 +282,27 @@ int pipeline_snapshot(struct pipeline *p, int descriptor, uint64_t *ret_ticket,
 	struct snapshot *s = &p->snapshot;
 	int r;
 
-	if (atomic_load(&s->busy)) {
-		(void)close(descriptor);
-		return sana_error_set(error, -EBUSY, "snapshot.busy",
-				      "Another snapshot is being written; try again.");
-	}
-	snapshot_join(p);
-	r = pictures_take(p, error);
+	r = snapshot_reap(p, error);
+	if (r == 0)
+		r = pictures_take(p, error);
 	if (r < 0) {
 		(void)close(descriptor);
 		return r;
 	}
 	s->descriptor = descriptor;
 	s->ticket++;
-	atomic_store(&s->busy, true);
+	s->overdue = false;
+	/* The thread's own patience ends before. */
+	s->overdue_ns = clock_now_ns() + 2 * patience_ns(p) + patience_ns(p) / 10;
+	s->phase = SNAPSHOT_RUNS;
 	r = -pthread_create(&s->thread, NULL, snapshot_main, p);
 	if (r < 0) {
-		atomic_store(&s->busy, false);
+		s->phase = SNAPSHOT_NONE;
 		s->source = frame_unref(s->source);
 		s->result = frame_unref(s->result);
 		(void)close(descriptor);
 		return sana_error_set(error, r, "memory", "No thread for the snapshot.");
 	}
-	s->started = true;
 	*ret_ticket = s->ticket;
 	return 0;
 }

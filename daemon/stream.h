@@ -87,7 +87,10 @@ int live_stream_resume(struct live_stream *stream, struct sana_error *error);
 int live_stream_reset(struct live_stream *stream,
 		      struct sana_error *error); /* forget all history */
 
-/* Writes a PNG, source beside result, to the descriptor (taken over) from a thread of its own. */
+/*
+ * Writes a PNG, source beside result, to the descriptor (taken over) from a thread of its own. Where the file's
+ * system does not answer, its event comes from live_stream_progress.
+ */
 int live_stream_snapshot(struct live_stream *stream, int descriptor, uint64_t *ret_ticket,
 			 struct sana_error *error);
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "media/source.h"
@@ -380,6 +381,117 @@ static void test_snapshot(void **state)
 	scratch_remove(&scratch);
 }
 
+/* poll says that it is writable, and a write blocks until somebody reads: as a file on a server that is gone. */
+static int stuck_file(void)
+{
+	const int fd = eventfd(0, EFD_CLOEXEC);
+	struct pollfd writable = { .fd = fd, .events = POLLOUT };
+
+	assert_true(fd >= 0);
+	assert_int_equal(eventfd_write(fd, UINT64_MAX - 2), 0);
+	assert_int_equal(poll(&writable, 1, 0), 1);
+	return fd;
+}
+
+/* Reads until nobody writes any more and says whether `over`. */
+static void stuck_file_drain(int fd, bool (*over)(void))
+{
+	const int64_t deadline_ns = clock_now_ns() + 10 * CLOCK_SECOND_NS;
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	eventfd_t value;
+
+	while (!over()) {
+		if (poll(&readable, 1, 10) > 0)
+			(void)eventfd_read(fd, &value);
+		assert_true(clock_now_ns() < deadline_ns);
+	}
+	(void)close(fd);
+}
+
+static int threads(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	char line[256];
+	int count = -1;
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		(void)sscanf(line, "Threads: %d", &count);
+	(void)fclose(file);
+	return count;
+}
+
+static int threads_before;
+
+static bool snapshot_again(void)
+{
+	struct sana_error error = { 0 };
+	uint64_t ticket;
+	const int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	const int r = live_stream_snapshot(live.stream, fd, &ticket, &error);
+
+	assert_true(r == 0 || r == -EBUSY);
+	return r == 0;
+}
+
+static bool threads_ended(void)
+{
+	return threads() == threads_before;
+}
+
+static int stuck_wait(int from)
+{
+	const int64_t deadline_ns = clock_now_ns() + 10 * CLOCK_SECOND_NS;
+
+	while (find(from, LIVE_EVENT_SNAPSHOT, NULL) < 0) {
+		(void)live_stream_progress(live.stream);
+		run(0.02);
+		assert_true(clock_now_ns() < deadline_ns);
+	}
+	return find(from, LIVE_EVENT_SNAPSHOT, NULL);
+}
+
+/*
+ * A file that takes nothing: the caller is answered, further ones are told why not, all is well once it takes
+ * something; and it does not keep the stream from its end.
+ */
+static void test_stuck_snapshot(void **state)
+{
+	struct sana_error error = { 0 };
+	uint64_t ticket;
+	int file, event;
+	int64_t end_ns;
+
+	(void)state;
+	threads_before = threads();
+	live.options.config.pipeline.snapshot_ns = CLOCK_SECOND_NS / 5;
+	start();
+	wait_state(LIVE_STATE_RUNNING);
+	file = stuck_file();
+	assert_int_equal(live_stream_snapshot(live.stream, dup(file), &ticket, &error), 0);
+	event = stuck_wait(0);
+	print_message("%s\n", live.event[event].text);
+	assert_int_equal(live.event[event].ticket, ticket);
+	assert_string_equal(live.event[event].name, "snapshot.write");
+	assert_int_equal(live_stream_snapshot(live.stream, dup(file), &ticket, &error), -EBUSY);
+	print_message("%s\n", error.text);
+	assert_non_null(strstr(error.text, "file system"));
+	stuck_file_drain(file, snapshot_again);
+	event = wait_event(event + 1, LIVE_EVENT_SNAPSHOT, NULL);
+	assert_int_equal(live.event[event].ticket, ticket + 1);
+	assert_string_equal(live.event[event].name, "");
+	file = stuck_file();
+	assert_int_equal(live_stream_snapshot(live.stream, dup(file), &ticket, &error), 0);
+	(void)stuck_wait(event + 1);
+	end_ns = clock_now_ns();
+	live.stream = live_stream_destroy(live.stream);
+	print_message("the end took %.2f s\n", (double)(clock_now_ns() - end_ns) / 1e9);
+	assert_true(clock_now_ns() - end_ns < 8 * CLOCK_SECOND_NS);
+	/* The thread frees what it had. */
+	assert_int_equal(threads(), threads_before + 1);
+	stuck_file_drain(file, threads_ended);
+}
+
 /* Keys are unique; the counters move. */
 static void test_statistics(void **state)
 {
@@ -423,6 +535,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_prompts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stuck_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_statistics, setup, teardown),
 	};
 
