@@ -105,7 +105,7 @@ static int on_name(sd_bus_message *reply, void *context, sd_bus_error *unused)
 	bus->told_missing = false;
 	bus->name_error = 0;
 	bus->retry_usec = retry_first_usec;
-	return sd_bus_set_method_call_timeout(bus->connection, call_timeout_usec);
+	return 0;
 }
 
 /* Nothing here waits for the bus: one that takes connections and does not answer must not stop the loop. */
@@ -125,6 +125,9 @@ static int connect(struct bus *bus)
 					"Disconnected", on_disconnected, bus);
 	if (r >= 0)
 		r = sd_bus_request_name_async(bus->connection, NULL, bus->name, 0, on_name, bus);
+	/* Of what is called from now on: callers may come before the name is ours. */
+	if (r >= 0)
+		r = sd_bus_set_method_call_timeout(bus->connection, call_timeout_usec);
 	/* The loop's end would flush it, however long that takes; bus_destroy does. */
 	if (r >= 0)
 		r = sd_bus_set_close_on_exit(bus->connection, false);
