@@ -54,6 +54,7 @@ void bus_rig_stop(pid_t *pid)
 	if (*pid <= 0)
 		return;
 	(void)kill(*pid, SIGTERM);
+	(void)kill(*pid, SIGCONT); /* a test that failed may have left it stopped */
 	(void)waitpid(*pid, NULL, 0);
 	*pid = 0;
 }
