@@ -49,7 +49,7 @@ int bus_create(const struct bus_options *options, struct bus **ret, struct sana_
 struct bus *bus_destroy(struct bus *bus); /* NULL accepted; returns NULL */
 
 /*
- * Whether the bus was heard: the name is ours, or will not be for now; or the bus had 2 s to say so. Who says
+ * Whether the bus was heard: the name is ours, or was refused; or there was no answer in 2 s. Who says
  * "ready" no earlier keeps the name a promise to clients that start then, as far as it can be one.
  */
 bool bus_is_settled(const struct bus *bus);

@@ -204,7 +204,7 @@ static void reload_wrong(const char *characters, int pad)
 {
 	char text[512];
 
-	(void)snprintf(text, sizeof(text), "log = { level = \"%.*s%s\"; };\n", pad, "xxxx",
+	(void)snprintf(text, sizeof(text), "log = { level = \"%.*s%s\"; };\n", pad, "abcd",
 		       characters);
 	scratch_write_text(&bus_rig.scratch, "conf.d/wrong.conf", text);
 	expect("InvalidArgument", "Reload", "");
@@ -219,7 +219,7 @@ static void cut_texts_are_answered(void **state)
 	(void)state;
 	for (size_t c = 0; c < ARRAY_SIZE(characters); c++)
 		for (int pad = 0; pad < 4; pad++) {
-			char text[200] = "xxxx";
+			char text[200] = "abcd";
 
 			text[pad] = '\0';
 			while (strlen(text) + 5 < sizeof(text))

@@ -25,7 +25,7 @@
 #include "media/sink.h"
 #include "media/source.h"
 #include "tests/common/media_clip.h"
-#include "tests/common/scratch.h"
+#include "tests/common/media_scratch.h"
 
 enum { ALARM_S = 120 }; /* ends a test that waits for ever */
 enum { WIDTH = 64, HEIGHT = 48, BYTES = 3 * WIDTH * HEIGHT };
@@ -33,33 +33,10 @@ enum { WIDTH = 64, HEIGHT = 48, BYTES = 3 * WIDTH * HEIGHT };
 static const int64_t MS_NS = 1000000;
 static const int64_t SECOND = 1000000000;
 
-static struct scratch scratch;
-
 static int setup(void **state)
 {
-	(void)state;
-	media_av_quiet();
 	(void)signal(SIGXFSZ, SIG_IGN);
-	scratch_create(&scratch);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	scratch_remove(&scratch);
-	return 0;
-}
-
-/* A path that lives until the test ends; a handful at a time. */
-static const char *at(const char *name)
-{
-	static char paths[8][256];
-	static unsigned int next;
-	char *path = paths[next++ % ARRAY_SIZE(paths)];
-
-	(void)snprintf(path, sizeof(paths[0]), "%s", scratch_path(&scratch, name));
-	return path;
+	return media_scratch_setup(state);
 }
 
 static bool exists(const char *path)
@@ -171,7 +148,7 @@ static void lossless_is_lossless(void **state)
 		.height = HEIGHT,
 		.duration_ns = SECOND / 2,
 	};
-	const struct media_source_wish back = { .path = at("a.mkv"), .threads = 1 };
+	const struct media_source_wish back = { .path = media_scratch_path("a.mkv"), .threads = 1 };
 	struct media_sink_wish wish = sink_wish(back.path);
 	struct media_picture a, b;
 	struct media_source *source = source_open(&pattern), *file;
@@ -224,7 +201,7 @@ static void every_container_can_be_read_back(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		struct media_sink_wish wish = sink_wish(at(files[i].name));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(files[i].name));
 		struct clip_seen seen;
 
 		wish.codec = files[i].codec;
@@ -246,7 +223,7 @@ static void every_container_can_be_read_back(void **state)
 static void uneven_times_are_kept(void **state)
 {
 	static const int64_t times_ms[] = { 0, 33, 67, 250, 260, 500, 1100, 1101 };
-	const char *from = at("vfr.mkv"), *to = at("vfr.mp4");
+	const char *from = media_scratch_path("vfr.mkv"), *to = media_scratch_path("vfr.mp4");
 	struct media_sink_wish wish = sink_wish(to);
 	struct clip_seen seen, again;
 	struct media_sink *sink;
@@ -282,7 +259,7 @@ static void the_same_input_gives_the_same_bytes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		struct media_sink_wish wish = sink_wish(at(names[i]));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(names[i]));
 		struct file_map one = { 0 }, two = { 0 };
 		char first[256];
 
@@ -305,7 +282,7 @@ static void pictures_come_and_go_by_number(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(patterns); i++) {
-		struct media_sink_wish wish = sink_wish(at(patterns[i]));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(patterns[i]));
 		struct clip_seen seen;
 
 		clip_write(&wish, 5);
@@ -318,7 +295,9 @@ static void pictures_come_and_go_by_number(void **state)
 			assert_in_range(seen.time_ns[k] - k * SECOND / 24 + 1000, 0, 2000);
 		}
 	}
-	assert_true(exists(at("p001.png")) && exists(at("j5.jpg")) && !exists(at("p006.png")));
+	assert_true(exists(media_scratch_path("p001.png")) &&
+		    exists(media_scratch_path("j5.jpg")) &&
+		    !exists(media_scratch_path("p006.png")));
 }
 
 /* ------------------------------------------------------------------------------------ sound */
@@ -333,10 +312,10 @@ static void sound_is_copied(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
-		struct media_sink_wish wish = sink_wish(at(pairs[i].to));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(pairs[i].to));
 		struct clip_track from, to;
 
-		wish.audio_path = at(pairs[i].from);
+		wish.audio_path = media_scratch_path(pairs[i].from);
 		clip_make(&(struct clip_wish){ .path = wish.audio_path,
 					       .codec = "mpeg4",
 					       .width = WIDTH,
@@ -362,12 +341,12 @@ static void sound_is_copied(void **state)
 /* A run that ends early takes the sound of what it showed. */
 static void sound_ends_with_the_picture_when_cut(void **state)
 {
-	struct media_sink_wish wish = sink_wish(at("cut.mp4"));
+	struct media_sink_wish wish = sink_wish(media_scratch_path("cut.mp4"));
 	struct media_sink *sink;
 	struct clip_track track;
 
 	(void)state;
-	wish.audio_path = at("long.mp4");
+	wish.audio_path = media_scratch_path("long.mp4");
 	clip_make(&(struct clip_wish){ .path = wish.audio_path,
 				       .codec = "mpeg4",
 				       .width = WIDTH,
@@ -387,11 +366,11 @@ static void sound_ends_with_the_picture_when_cut(void **state)
 
 static void sound_without_a_place_is_said(void **state)
 {
-	struct media_sink_wish wish = sink_wish(at("n.webm"));
+	struct media_sink_wish wish = sink_wish(media_scratch_path("n.webm"));
 	struct media_sink *sink;
 
 	(void)state;
-	wish.audio_path = at("n.mp4");
+	wish.audio_path = media_scratch_path("n.mp4");
 	clip_make(&(struct clip_wish){ .path = wish.audio_path,
 				       .codec = "mpeg4",
 				       .width = WIDTH,
@@ -424,7 +403,8 @@ static void phones_are_turned_upright(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		const struct media_source_wish wish = { .path = at("turned.mp4"), .threads = 1 };
+		const struct media_source_wish wish = { .path = media_scratch_path("turned.mp4"),
+							.threads = 1 };
 		struct media_convert *convert;
 		struct media_picture picture;
 		struct media_source *source;
@@ -462,7 +442,8 @@ static void phones_are_turned_upright(void **state)
 
 static void wide_pixels_are_counted(void **state)
 {
-	const struct media_source_wish wish = { .path = at("wide.mkv"), .threads = 1 };
+	const struct media_source_wish wish = { .path = media_scratch_path("wide.mkv"),
+						.threads = 1 };
 	struct media_picture picture;
 	struct media_source *source;
 
@@ -485,8 +466,8 @@ static void wide_pixels_are_counted(void **state)
 
 static void the_final_name_appears_at_the_end(void **state)
 {
-	struct media_sink_wish wish = sink_wish(at("name.mp4"));
-	const char *partial = at("name.partial.mp4");
+	struct media_sink_wish wish = sink_wish(media_scratch_path("name.mp4"));
+	const char *partial = media_scratch_path("name.partial.mp4");
 	struct sana_error error = { 0 };
 	struct media_sink *sink;
 
@@ -518,18 +499,19 @@ static void the_final_name_appears_at_the_end(void **state)
 /* A file that appears meanwhile is not replaced. */
 static void a_name_taken_meanwhile_is_left_alone(void **state)
 {
-	struct media_sink_wish wish = sink_wish(at("late.mp4"));
+	struct media_sink_wish wish = sink_wish(media_scratch_path("late.mp4"));
 	struct media_sink *sink = sink_open(&wish);
 	struct sana_error error = { 0 };
 
 	(void)state;
 	sink_put(sink, 50, 0, 0);
-	scratch_write_text(&scratch, "late.mp4", "mine");
+	scratch_write_text(&media_scratch, "late.mp4", "mine");
 	assert_int_equal(media_sink_finish(sink, MEDIA_FINISH_COMPLETE, &error), -EEXIST);
 	assert_string_equal(error.name, "sink.exists");
 	print_message("%s\n", error.text);
 	(void)media_sink_close(sink);
-	assert_int_equal(clip_see(at("late.partial.mp4")).frames, 1); /* the work is not lost */
+	assert_int_equal(clip_see(media_scratch_path("late.partial.mp4")).frames,
+			 1); /* the work is not lost */
 }
 
 static void targets_are_refused_in_one_sentence(void **state)
@@ -552,9 +534,9 @@ static void targets_are_refused_in_one_sentence(void **state)
 	};
 
 	(void)state;
-	assert_int_equal(mkdir(at("dir.mp4"), 0755), 0);
+	assert_int_equal(mkdir(media_scratch_path("dir.mp4"), 0755), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		struct media_sink_wish wish = sink_wish(at(rows[i].name));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(rows[i].name));
 		struct sana_error error = { 0 };
 		struct media_sink *sink = NULL;
 		uint8_t rgb[BYTES] = { 0 };
@@ -571,7 +553,7 @@ static void targets_are_refused_in_one_sentence(void **state)
 		assert_non_null(strstr(error.text, rows[i].says));
 		(void)media_sink_close(sink);
 	}
-	assert_false(exists(at("a.partial.mp4")));
+	assert_false(exists(media_scratch_path("a.partial.mp4")));
 }
 
 /* A file that may not grow stands for a full disk. */
@@ -584,7 +566,7 @@ static void a_full_disk_is_said_and_leaves_nothing(void **state)
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
 	small = (struct rlimit){ 3000, old.rlim_max };
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		struct media_sink_wish wish = sink_wish(at(names[i]));
+		struct media_sink_wish wish = sink_wish(media_scratch_path(names[i]));
 		struct sana_error error = { 0 };
 		struct media_sink *sink;
 		uint8_t rgb[BYTES];
@@ -607,9 +589,11 @@ static void a_full_disk_is_said_and_leaves_nothing(void **state)
 		assert_int_not_equal(media_sink_finish(sink, MEDIA_FINISH_COMPLETE, NULL), 0);
 		(void)media_sink_close(sink);
 	}
-	assert_false(exists(at("full.partial.mp4")) || exists(at("full.mp4")));
-	assert_false(exists(at("full.partial.mkv")) || exists(at("full1.png")));
-	assert_false(exists(at("full1.png.partial")));
+	assert_false(exists(media_scratch_path("full.partial.mp4")) ||
+		     exists(media_scratch_path("full.mp4")));
+	assert_false(exists(media_scratch_path("full.partial.mkv")) ||
+		     exists(media_scratch_path("full1.png")));
+	assert_false(exists(media_scratch_path("full1.png.partial")));
 }
 
 /* -------------------------------------------------------------------------------- bad sources */
@@ -639,46 +623,49 @@ static void file_cut(const char *from, const char *to, size_t percent)
 	struct file_map map = { 0 };
 
 	assert_int_equal(file_map(from, "x", &map, NULL), 0);
-	scratch_write(&scratch, to, map.data, map.size * percent / 100);
+	scratch_write(&media_scratch, to, map.data, map.size * percent / 100);
 	file_unmap(&map);
 }
 
 static void sources_are_refused_in_one_sentence(void **state)
 {
 	(void)state;
-	scratch_write_text(&scratch, "empty.mp4", "");
-	scratch_write_text(&scratch, "text.mp4", "This is a letter and not a video.\n");
-	scratch_write_text(&scratch, "art.txt", "\033[31mThis would be a text screen.\n");
-	scratch_write_text(&scratch, "list.m3u8",
+	scratch_write_text(&media_scratch, "empty.mp4", "");
+	scratch_write_text(&media_scratch, "text.mp4", "This is a letter and not a video.\n");
+	scratch_write_text(&media_scratch, "art.txt", "\033[31mThis would be a text screen.\n");
+	scratch_write_text(&media_scratch, "list.m3u8",
 			   "#EXTM3U\n#EXTINF:10,\n/etc/passwd\n#EXT-X-ENDLIST\n");
-	scratch_write_text(&scratch, "list.ffconcat", "ffconcat version 1.0\nfile a.mkv\n");
-	scratch_write_text(&scratch, "huge.y4m", "YUV4MPEG2 W60000 H60000 F24:1 C420jpeg\nFRAME\n");
-	scratch_write_text(&scratch, "wide.y4m", "YUV4MPEG2 W20000 H16 F24:1 C420jpeg\nFRAME\n");
-	scratch_write_text(&scratch, "none.y4m", "YUV4MPEG2 W64 H48 F24:1 C420jpeg\n");
+	scratch_write_text(&media_scratch, "list.ffconcat", "ffconcat version 1.0\nfile a.mkv\n");
+	scratch_write_text(&media_scratch, "huge.y4m",
+			   "YUV4MPEG2 W60000 H60000 F24:1 C420jpeg\nFRAME\n");
+	scratch_write_text(&media_scratch, "wide.y4m",
+			   "YUV4MPEG2 W20000 H16 F24:1 C420jpeg\nFRAME\n");
+	scratch_write_text(&media_scratch, "none.y4m", "YUV4MPEG2 W64 H48 F24:1 C420jpeg\n");
 	clip_make(&(struct clip_wish){
-		.path = at("sound.wav"), .audio = "pcm_s16le", .audio_ms = 200 });
-	clip_make(&(struct clip_wish){ .path = at("sound.mp4"), .audio = "aac", .audio_ms = 200 });
-	clip_make(&(struct clip_wish){ .path = at("whole.mp4"),
+		.path = media_scratch_path("sound.wav"), .audio = "pcm_s16le", .audio_ms = 200 });
+	clip_make(&(struct clip_wish){
+		.path = media_scratch_path("sound.mp4"), .audio = "aac", .audio_ms = 200 });
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("whole.mp4"),
 				       .codec = "mpeg4",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 20 });
-	file_cut(at("whole.mp4"), "headless.mp4", 60); /* its index is at the end */
+	file_cut(media_scratch_path("whole.mp4"), "headless.mp4", 60); /* its index is at the end */
 
-	source_refuse(at("missing.mp4"), "source.open", "No such file");
-	source_refuse(scratch.path, "source.open", "directory");
-	source_refuse(at("empty.mp4"), "source.format", "empty");
-	source_refuse(at("text.mp4"), "source.format", "no video file");
-	source_refuse(at("art.txt"), "source.format", "no video file");
-	source_refuse(at("list.m3u8"), "source.format", "no video file");
-	source_refuse(at("list.ffconcat"), "source.format", "no video file");
-	source_refuse(at("huge.y4m"), "source.format", "no video file");
-	source_refuse(at("wide.y4m"), "source.size", "20000x16");
-	source_refuse(at("none.y4m"), "source.empty", "no picture");
-	source_refuse(at("sound.wav"), "source.format", "sound");
-	source_refuse(at("sound.mp4"), "source.format", "sound");
-	source_refuse(at("headless.mp4"), "source.format", "cut off");
-	source_refuse(at("none%d.png"), "source.format", "none%d.png");
+	source_refuse(media_scratch_path("missing.mp4"), "source.open", "No such file");
+	source_refuse(media_scratch.path, "source.open", "directory");
+	source_refuse(media_scratch_path("empty.mp4"), "source.format", "empty");
+	source_refuse(media_scratch_path("text.mp4"), "source.format", "no video file");
+	source_refuse(media_scratch_path("art.txt"), "source.format", "no video file");
+	source_refuse(media_scratch_path("list.m3u8"), "source.format", "no video file");
+	source_refuse(media_scratch_path("list.ffconcat"), "source.format", "no video file");
+	source_refuse(media_scratch_path("huge.y4m"), "source.format", "no video file");
+	source_refuse(media_scratch_path("wide.y4m"), "source.size", "20000x16");
+	source_refuse(media_scratch_path("none.y4m"), "source.empty", "no picture");
+	source_refuse(media_scratch_path("sound.wav"), "source.format", "sound");
+	source_refuse(media_scratch_path("sound.mp4"), "source.format", "sound");
+	source_refuse(media_scratch_path("headless.mp4"), "source.format", "cut off");
+	source_refuse(media_scratch_path("none%d.png"), "source.format", "none%d.png");
 	source_refuse("http://localhost/a.mp4", "source.open", "No such file");
 	source_refuse("pattern:plasma", "source.open", "pattern:");
 }
@@ -691,17 +678,18 @@ static void nothing_that_waits_is_opened(void **state)
 
 	(void)state;
 	(void)alarm(ALARM_S);
-	assert_int_equal(mkfifo(at("pipe.mp4"), 0600), 0);
-	assert_int_equal(mkfifo(at("n1.png"), 0600), 0);
-	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.90s", at("socket"));
+	assert_int_equal(mkfifo(media_scratch_path("pipe.mp4"), 0600), 0);
+	assert_int_equal(mkfifo(media_scratch_path("n1.png"), 0600), 0);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.90s",
+		       media_scratch_path("socket"));
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(symlink("pipe.mp4", at("link.mp4")), 0);
-	source_refuse(at("pipe.mp4"), "source.open", "this is a pipe");
-	source_refuse(at("link.mp4"), "source.open", "this is a pipe");
+	assert_int_equal(symlink("pipe.mp4", media_scratch_path("link.mp4")), 0);
+	source_refuse(media_scratch_path("pipe.mp4"), "source.open", "this is a pipe");
+	source_refuse(media_scratch_path("link.mp4"), "source.open", "this is a pipe");
 	source_refuse("/dev/ptmx", "source.open", "no camera");
 	source_refuse("/dev/zero", "source.open", "no camera");
-	source_refuse(at("socket"), "source.open", "this is a socket");
-	source_refuse(at("n%d.png"), "source.format", "n%d.png");
+	source_refuse(media_scratch_path("socket"), "source.open", "this is a socket");
+	source_refuse(media_scratch_path("n%d.png"), "source.format", "n%d.png");
 	(void)alarm(0);
 	(void)close(fd);
 }
@@ -709,8 +697,10 @@ static void nothing_that_waits_is_opened(void **state)
 /* Where the caller waits for whoever writes: its pictures; the sound would be a second reader's. */
 static void a_pipe_is_read_where_it_is_meant(void **state)
 {
-	struct media_source_wish wish = { .path = at("pipe.mkv"), .threads = 1, .pipes = true };
-	struct media_sink_wish to = sink_wish(at("of-pipe.mkv"));
+	struct media_source_wish wish = { .path = media_scratch_path("pipe.mkv"),
+					  .threads = 1,
+					  .pipes = true };
+	struct media_sink_wish to = sink_wish(media_scratch_path("of-pipe.mkv"));
 	struct media_source *source;
 	struct media_picture picture;
 	struct media_sink *sink;
@@ -719,13 +709,14 @@ static void a_pipe_is_read_where_it_is_meant(void **state)
 
 	(void)state;
 	(void)alarm(ALARM_S);
-	clip_make(&(struct clip_wish){ .path = at("whole.mkv"),
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("whole.mkv"),
 				       .codec = "mpeg4",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 20 });
 	assert_int_equal(mkfifo(wish.path, 0600), 0);
-	(void)snprintf(command, sizeof(command), "cat %s >%s &", at("whole.mkv"), wish.path);
+	(void)snprintf(command, sizeof(command), "cat %s >%s &", media_scratch_path("whole.mkv"),
+		       wish.path);
 	assert_int_equal(system(command), 0);
 	source = source_open(&wish);
 	while (media_source_read(source, &picture, NULL) > 0)
@@ -748,31 +739,31 @@ static void clips_that_end_early_say_so(void **state)
 	struct clip_seen seen;
 
 	(void)state;
-	clip_make(&(struct clip_wish){ .path = at("whole.mkv"),
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("whole.mkv"),
 				       .codec = "mpeg4",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 50 });
-	clip_make(&(struct clip_wish){ .path = at("whole.y4m"),
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("whole.y4m"),
 				       .codec = "wrapped_avframe",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 50 });
-	assert_int_equal(clip_see(at("whole.mkv")).end, 0);
-	assert_int_equal(clip_see(at("whole.mkv")).frames, 50);
-	assert_int_equal(clip_see(at("whole.y4m")).end, 0);
-	file_cut(at("whole.mkv"), "cut.mkv", 60);
-	file_cut(at("whole.y4m"), "cut.y4m", 97);
-	clip_make(&(struct clip_wish){ .path = at("whole.mp4"),
+	assert_int_equal(clip_see(media_scratch_path("whole.mkv")).end, 0);
+	assert_int_equal(clip_see(media_scratch_path("whole.mkv")).frames, 50);
+	assert_int_equal(clip_see(media_scratch_path("whole.y4m")).end, 0);
+	file_cut(media_scratch_path("whole.mkv"), "cut.mkv", 60);
+	file_cut(media_scratch_path("whole.y4m"), "cut.y4m", 97);
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("whole.mp4"),
 				       .codec = "mpeg4",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 50,
 				       .options = "movflags=faststart" });
-	assert_int_equal(clip_see(at("whole.mp4")).end, 0);
-	file_cut(at("whole.mp4"), "cut.mp4", 60);
+	assert_int_equal(clip_see(media_scratch_path("whole.mp4")).end, 0);
+	file_cut(media_scratch_path("whole.mp4"), "cut.mp4", 60);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		seen = clip_see(at(names[i]));
+		seen = clip_see(media_scratch_path(names[i]));
 		print_message("%d frames; %s\n", seen.frames, seen.error.text);
 		assert_in_range(seen.frames, 10, 49);
 		assert_int_equal(seen.end, -ENODATA);
@@ -788,21 +779,21 @@ static void damage_is_passed_over(void **state)
 	uint8_t *bytes;
 
 	(void)state;
-	clip_make(&(struct clip_wish){ .path = at("sound.mkv"),
+	clip_make(&(struct clip_wish){ .path = media_scratch_path("sound.mkv"),
 				       .codec = "ffv1",
 				       .width = WIDTH,
 				       .height = HEIGHT,
 				       .frames = 30 });
-	assert_int_equal(file_map(at("sound.mkv"), "x", &map, NULL), 0);
+	assert_int_equal(file_map(media_scratch_path("sound.mkv"), "x", &map, NULL), 0);
 	bytes = malloc(map.size);
 	assert_non_null(bytes);
 	memcpy(bytes, map.data, map.size);
 	for (size_t i = map.size / 2; i < map.size / 2 + 40; i++)
 		bytes[i] ^= 0xff;
-	scratch_write(&scratch, "damaged.mkv", bytes, map.size);
+	scratch_write(&media_scratch, "damaged.mkv", bytes, map.size);
 	free(bytes);
 	file_unmap(&map);
-	seen = clip_see(at("damaged.mkv"));
+	seen = clip_see(media_scratch_path("damaged.mkv"));
 	print_message("%d of 30 frames\n", seen.frames);
 	assert_in_range(seen.frames, 20, 30);
 }
@@ -815,7 +806,9 @@ static bool always(void *context)
 
 static void reading_can_be_interrupted(void **state)
 {
-	struct media_source_wish wish = { .path = at("i.mkv"), .threads = 1, .stopped = always };
+	struct media_source_wish wish = { .path = media_scratch_path("i.mkv"),
+					  .threads = 1,
+					  .stopped = always };
 	struct media_source *source = NULL;
 	struct sana_error error = { 0 };
 
@@ -863,7 +856,7 @@ static void the_pattern_is_always_the_same(void **state)
 	assert_null(media_source_close(NULL));
 }
 
-#define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define CASE(function) cmocka_unit_test_setup_teardown(function, setup, media_scratch_teardown)
 
 int main(void)
 {

@@ -14,7 +14,7 @@
 #include "media/av.h"
 #include "media/sink.h"
 #include "media/source.h"
-#include "tests/common/scratch.h"
+#include "tests/common/media_scratch.h"
 
 /* Before 2.33 glibc counted in int; the sanitizers have a heap of their own. */
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
@@ -26,26 +26,10 @@
 enum { WIDTH = 64, HEIGHT = 48 };
 
 static const int64_t SECOND = 1000000000;
-static struct scratch scratch;
-
-static int setup(void **state)
-{
-	(void)state;
-	media_av_quiet();
-	scratch_create(&scratch);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	scratch_remove(&scratch);
-	return 0;
-}
 
 static struct media_sink *recording_open(const char *name)
 {
-	const struct media_sink_wish wish = { .path = scratch_path(&scratch, name),
+	const struct media_sink_wish wish = { .path = media_scratch_path(name),
 					      .width = WIDTH,
 					      .height = HEIGHT,
 					      .fps_num = 24,
@@ -119,7 +103,7 @@ static void a_recording_is_whole(void **state)
 
 		recording_put(sink, 0, FRAMES, SECOND / 24);
 		recording_end(sink);
-		wish.path = scratch_path(&scratch, names[i]);
+		wish.path = media_scratch_path(names[i]);
 		at = jump(wish.path, LATE);
 		if (media_source_open(&wish, &source, &error) < 0)
 			fail_msg("%s: %s", names[i], error.text);
@@ -181,8 +165,10 @@ static void memory_does_not_grow(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_recording_is_whole, setup, teardown),
-		cmocka_unit_test_setup_teardown(memory_does_not_grow, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_recording_is_whole, media_scratch_setup,
+						media_scratch_teardown),
+		cmocka_unit_test_setup_teardown(memory_does_not_grow, media_scratch_setup,
+						media_scratch_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,39 +20,12 @@
 #include "media/convert.h"
 #include "media/source.h"
 #include "tests/common/media_clip.h"
-#include "tests/common/scratch.h"
+#include "tests/common/media_scratch.h"
 
 enum { SIDE = 32, BYTES = 3 * SIDE * SIDE, MAX_FRAMES = 64 };
 
 static const int64_t MS_NS = 1000000;
 static const int64_t SECOND_NS = 1000000000;
-
-static struct scratch scratch;
-
-static int setup(void **state)
-{
-	(void)state;
-	media_av_quiet();
-	scratch_create(&scratch);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	scratch_remove(&scratch);
-	return 0;
-}
-
-static const char *at(const char *name)
-{
-	static char paths[8][256];
-	static unsigned int next;
-	char *path = paths[next++ % ARRAY_SIZE(paths)];
-
-	(void)snprintf(path, sizeof(paths[0]), "%s", scratch_path(&scratch, name));
-	return path;
-}
 
 /* The event of a kind, the `which`-th one; borrowed from `events`. */
 static const json_t *event_find(const json_t *events, const char *kind, int which)
@@ -139,7 +112,7 @@ static void times_and_sound_are_kept(void **state)
 		0, 33, 67, 250, 260, 500, 700, 733, 800, 960, 1000, 1040
 	};
 	enum { FRAMES = (int)ARRAY_SIZE(times_ms) };
-	const char *in = at("in.mp4"), *out = at("out.mp4");
+	const char *in = media_scratch_path("in.mp4"), *out = media_scratch_path("out.mp4");
 	struct clip_track before, after;
 	struct frames *frames;
 	json_t *events;
@@ -174,7 +147,7 @@ static void the_rate_can_be_made_constant(void **state)
 {
 	/* At 10 a second from 0: which source frame each output frame shows. */
 	static const int64_t times_ms[] = { 0, 40, 80, 300, 320, 340, 620 };
-	const char *in = at("in.mkv"), *out = at("out.mkv");
+	const char *in = media_scratch_path("in.mkv"), *out = media_scratch_path("out.mkv");
 	struct frames *frames;
 
 	(void)state;
@@ -195,7 +168,7 @@ static void the_rate_can_be_made_constant(void **state)
 
 static void a_part_can_be_taken(void **state)
 {
-	const char *in = at("in.mp4"), *out = at("out.mp4");
+	const char *in = media_scratch_path("in.mp4"), *out = media_scratch_path("out.mp4");
 
 	(void)state;
 	clip_make(&(struct clip_wish){ .path = in,
@@ -208,10 +181,10 @@ static void a_part_can_be_taken(void **state)
 	json_decref(edit(in, out, "--prompt 'keep it as it is' --duration 0.4s"));
 	assert_int_equal(clip_read_track(out, false).packets, 10);
 	assert_in_range(clip_read_track(out, true).end_ms, 380, 450);
-	json_decref(edit(in, at("silent.mp4"),
+	json_decref(edit(in, media_scratch_path("silent.mp4"),
 			 "--prompt 'keep it as it is' --duration '#3' --no-audio"));
-	assert_int_equal(clip_read_track(at("silent.mp4"), false).packets, 3);
-	assert_int_equal(clip_read_track(at("silent.mp4"), true).packets, 0);
+	assert_int_equal(clip_read_track(media_scratch_path("silent.mp4"), false).packets, 3);
+	assert_int_equal(clip_read_track(media_scratch_path("silent.mp4"), true).packets, 0);
 }
 
 /* ----------------------------------------------------------------------------------- prompts */
@@ -230,15 +203,15 @@ static void switch_check(const char *mode, int asked)
 		       mode);
 	(void)snprintf(switched, sizeof(switched), "%s --prompt-at '#%d' 'a pencil sketch'", plain,
 		       asked);
-	json_decref(edit("pattern:", at("a.mkv"), plain));
-	events = edit("pattern:", at("b.mkv"), switched);
+	json_decref(edit("pattern:", media_scratch_path("a.mkv"), plain));
+	events = edit("pattern:", media_scratch_path("b.mkv"), switched);
 	assert_string_equal(json_string_value(json_object_get(
 				    event_find(events, "prompt_applied", 1), "prompt")),
 			    "a pencil sketch");
 	announced = (int)number(event_find(events, "prompt_applied", 1), "frame");
 	json_decref(events);
-	a = frames_read(at("a.mkv"));
-	b = frames_read(at("b.mkv"));
+	a = frames_read(media_scratch_path("a.mkv"));
+	b = frames_read(media_scratch_path("b.mkv"));
 	print_message("%s: asked for frame %d, announced at %d\n", mode, asked, announced);
 	assert_int_equal(a->count, 27);
 	assert_int_equal(b->count, 27);
@@ -379,10 +352,10 @@ static void latents_are_those_of_the_stream(void **state)
 	assert_true(here.latents && here.source);
 	(void)snprintf(more, sizeof(more),
 		       "--prompt 'golden hour' --duration '#%d' --seed 5 --save-latents '%s'",
-		       FRAMES, at("l.safetensors"));
-	json_decref(edit("pattern:", at("a.mp4"), more));
+		       FRAMES, media_scratch_path("l.safetensors"));
+	json_decref(edit("pattern:", media_scratch_path("a.mp4"), more));
 	run_here(&here, FRAMES);
-	assert_int_equal(safetensors_open(at("l.safetensors"), &file, NULL), 0);
+	assert_int_equal(safetensors_open(media_scratch_path("l.safetensors"), &file, NULL), 0);
 	print_message("%zu latents\n", here.count);
 	assert_int_equal(here.count, 11); /* 9 + 6 + 6 frames: 5 + 3 + 3 */
 	latents_compare(tensor(file, "latents"), here.latents, here.count);
@@ -393,7 +366,8 @@ static void latents_are_those_of_the_stream(void **state)
 	free(here.source);
 }
 
-#define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define CASE(function) \
+	cmocka_unit_test_setup_teardown(function, media_scratch_setup, media_scratch_teardown)
 
 int main(void)
 {

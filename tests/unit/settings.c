@@ -147,7 +147,7 @@ static void quoted_values_are_utf8(void **state)
 			struct settings *settings = NULL;
 			struct sana_error error = { 0 };
 
-			(void)snprintf(text, sizeof(text), "log = { level = \"%.*s", pad, "xxxx");
+			(void)snprintf(text, sizeof(text), "log = { level = \"%.*s", pad, "abcd");
 			for (int i = 0; i < 80; i++)
 				(void)strcat(text, characters[c]);
 			(void)strcat(text, "\"; };\n");
